@@ -1,0 +1,3 @@
+module nac
+
+go 1.26
