@@ -1,0 +1,29 @@
+// Command gen writes the assembly of package kernel. Run it from
+// internal/kernel by `go generate`.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/mmcloughlin/avo/build"
+)
+
+func main() {
+	isa := flag.String("isa", "avx2", "instruction set to write: avx2 or avx512")
+	flag.Parse()
+	build.ConstraintExpr("!purego")
+	switch *isa {
+	case "avx2":
+		tile(vector{suffix: "AVX2", bytes: 32}, 2)
+	case "avx512":
+		for _, n := range []int{1, 2, 4} {
+			tile(vector{suffix: "AVX512", bytes: 64}, n)
+		}
+	default:
+		fmt.Fprintf(os.Stderr, "gen: unknown instruction set %q\n", *isa)
+		os.Exit(2)
+	}
+	build.Generate()
+}

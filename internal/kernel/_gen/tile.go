@@ -1,0 +1,211 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// vector is one instruction set's vector register.
+type vector struct {
+	suffix string
+	bytes  int
+}
+
+func (v vector) reg(i int) VecPhysical {
+	if v.bytes == 64 {
+		return []VecPhysical{
+			Z0, Z1, Z2, Z3, Z4, Z5, Z6, Z7, Z8, Z9, Z10, Z11, Z12, Z13, Z14, Z15,
+			Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31,
+		}[i]
+	}
+	return []VecPhysical{Y0, Y1, Y2, Y3, Y4, Y5, Y6, Y7, Y8, Y9, Y10, Y11, Y12, Y13, Y14, Y15}[i]
+}
+
+func (v vector) zero(r VecPhysical) {
+	if v.bytes == 64 {
+		VPXORD(r, r, r)
+		return
+	}
+	VXORPS(r, r, r)
+}
+
+// rows is the number of output pixels of a tile. Six rows of two registers are
+// the twelve accumulators that hide the latency of two FMA units and still
+// leave room for weights and broadcasts among 16 registers.
+const rows = 6
+
+// Byte offsets of the fields of TileArgs; kernel_test.go checks them.
+const (
+	argIn     = 0
+	argW      = 8
+	argOut    = 16
+	argBias   = 24
+	argRes    = 32
+	argMask   = 40
+	argInOff  = 48
+	argOutOff = 56
+	argTapOff = 64
+	argTaps   = 72
+	argCin    = 80
+	argFlags  = 88
+)
+
+const (
+	flagReLU       = 1
+	flagAccumulate = 2
+)
+
+// tile writes one tile kernel of rows pixels by n vectors of channels.
+//
+// Registers: RAX input pointer of the tap, RBX input base, RSI weights, RDX tap
+// table, RCX taps left, RDI channels left, R8-R13 byte offsets of the six pixels.
+func tile(v vector, n int) {
+	width := n * v.bytes / 4
+	name := fmt.Sprintf("tile%dx%d%s", rows, width, v.suffix)
+	TEXT(name, NOSPLIT, "func(a *byte)")
+	Doc(fmt.Sprintf("%s is Tile for %d output channels; see TileArgs for the formula.", name, width))
+	Pragma("noescape")
+
+	pixel := []GPPhysical{R8, R9, R10, R11, R12, R13}
+	acc := func(i, j int) VecPhysical { return v.reg(i*n + j) }
+	weight := func(j int) VecPhysical { return v.reg(rows*n + j) }
+	spare := func(k int) VecPhysical { return v.reg(rows*n + n + k) }
+	row := func(base GPPhysical, i, j int) Mem {
+		return Mem{Base: base, Index: pixel[i], Scale: 1, Disp: j * v.bytes}
+	}
+	arg := func(disp int) Mem { return Mem{Base: RDI, Disp: disp} }
+	each := func(f func(i, j int)) {
+		for i := 0; i < rows; i++ {
+			for j := 0; j < n; j++ {
+				f(i, j)
+			}
+		}
+	}
+	a := NewParamAddr("a", 0)
+	offsets := func(field int) {
+		MOVQ(arg(field), RAX)
+		for i := range pixel {
+			MOVQ(Mem{Base: RAX, Disp: 8 * i}, pixel[i])
+		}
+	}
+
+	Comment("Start from the output itself, from the bias, or from zero.")
+	MOVQ(a, RDI)
+	MOVQ(arg(argFlags), RCX)
+	TESTQ(U32(flagAccumulate), RCX)
+	JZ(LabelRef("bias"))
+	offsets(argOutOff)
+	MOVQ(arg(argOut), RBX)
+	each(func(i, j int) { VMOVUPS(row(RBX, i, j), acc(i, j)) })
+	JMP(LabelRef("start"))
+
+	Label("bias")
+	MOVQ(arg(argBias), RAX)
+	TESTQ(RAX, RAX)
+	JZ(LabelRef("zero"))
+	for j := 0; j < n; j++ {
+		VMOVUPS(Mem{Base: RAX, Disp: j * v.bytes}, acc(0, j))
+		for i := 1; i < rows; i++ {
+			VMOVAPS(acc(0, j), acc(i, j))
+		}
+	}
+	JMP(LabelRef("start"))
+
+	Label("zero")
+	each(func(i, j int) { v.zero(acc(i, j)) })
+
+	Label("start")
+	offsets(argInOff)
+	MOVQ(arg(argIn), RBX)
+	MOVQ(arg(argW), RSI)
+	MOVQ(arg(argTapOff), RDX)
+	MOVQ(arg(argTaps), RCX)
+
+	step := func(k int) {
+		for j := 0; j < n; j++ {
+			VMOVUPS(Mem{Base: RSI, Disp: k*width*4 + j*v.bytes}, weight(j))
+		}
+		for i := 0; i < rows; i++ {
+			b := spare(i % 2)
+			VBROADCASTSS(Mem{Base: RAX, Index: pixel[i], Scale: 1, Disp: 4 * k}, b)
+			for j := 0; j < n; j++ {
+				VFMADD231PS(weight(j), b, acc(i, j))
+			}
+		}
+	}
+	const unroll = 4
+
+	Label("tap")
+	MOVQ(Mem{Base: RDX}, RAX)
+	ADDQ(RBX, RAX)
+	ADDQ(Imm(8), RDX)
+	MOVQ(a, RDI)
+	MOVQ(arg(argCin), RDI)
+	SUBQ(Imm(unroll), RDI)
+	JL(LabelRef("rest"))
+
+	Label("channels")
+	for k := 0; k < unroll; k++ {
+		step(k)
+	}
+	ADDQ(Imm(4*unroll), RAX)
+	ADDQ(U32(uint32(4*unroll*width)), RSI)
+	SUBQ(Imm(unroll), RDI)
+	JGE(LabelRef("channels"))
+
+	Label("rest")
+	ADDQ(Imm(unroll), RDI)
+	JZ(LabelRef("next"))
+	Label("channel")
+	step(0)
+	ADDQ(Imm(4), RAX)
+	ADDQ(U32(uint32(4*width)), RSI)
+	DECQ(RDI)
+	JNZ(LabelRef("channel"))
+
+	Label("next")
+	DECQ(RCX)
+	JNZ(LabelRef("tap"))
+
+	Comment("Residual, ReLU, mask and store, all at the output's offsets.")
+	MOVQ(a, RDI)
+	offsets(argOutOff)
+	MOVQ(arg(argRes), RBX)
+	TESTQ(RBX, RBX)
+	JZ(LabelRef("relu"))
+	each(func(i, j int) { VADDPS(row(RBX, i, j), acc(i, j), acc(i, j)) })
+
+	Label("relu")
+	zero := weight(0)
+	v.zero(zero)
+	MOVQ(arg(argFlags), RCX)
+	TESTQ(U32(flagReLU), RCX)
+	JZ(LabelRef("mask"))
+	// The accumulator comes last: MAXPS returns its last operand when either is
+	// NaN, and a NaN must survive.
+	each(func(i, j int) { VMAXPS(acc(i, j), zero, acc(i, j)) })
+
+	Label("mask")
+	MOVQ(arg(argMask), RBX)
+	TESTQ(RBX, RBX)
+	JZ(LabelRef("store"))
+	const lessThan = 0x11 // ordered, quiet: NaN masks out
+	each(func(i, j int) {
+		if v.bytes == 64 {
+			VCMPPS(Imm(lessThan), row(RBX, i, j), zero, K1)
+			VMOVAPS_Z(acc(i, j), K1, acc(i, j))
+			return
+		}
+		VCMPPS(Imm(lessThan), row(RBX, i, j), zero, spare(0))
+		VANDPS(spare(0), acc(i, j), acc(i, j))
+	})
+
+	Label("store")
+	MOVQ(arg(argOut), RBX)
+	each(func(i, j int) { VMOVUPS(acc(i, j), row(RBX, i, j)) })
+	VZEROUPPER()
+	RET()
+}

@@ -1,0 +1,33 @@
+//go:build amd64 && !purego
+
+package kernel
+
+import "github.com/klauspost/cpuid/v2"
+
+//go:noescape
+func tile6x16AVX2(a *TileArgs)
+
+//go:noescape
+func tile6x16AVX512(a *TileArgs)
+
+//go:noescape
+func tile6x32AVX512(a *TileArgs)
+
+//go:noescape
+func tile6x64AVX512(a *TileArgs)
+
+var (
+	avx2   = &Set{name: "avx2", tiles: []Tile{{16, tile6x16AVX2}}}
+	avx512 = &Set{name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tile6x32AVX512}, {16, tile6x16AVX512}}}
+)
+
+func machineSets() []*Set {
+	var sets []*Set
+	if cpuid.CPU.Supports(cpuid.AVX512F, cpuid.AVX512DQ, cpuid.AVX512VL, cpuid.AVX512BW) {
+		sets = append(sets, avx512)
+	}
+	if cpuid.CPU.Supports(cpuid.AVX2, cpuid.FMA3) {
+		sets = append(sets, avx2)
+	}
+	return sets
+}
