@@ -1,0 +1,261 @@
+package nn
+
+import (
+	"cmp"
+	"slices"
+
+	"nac/internal/kernel"
+)
+
+// convJob computes output pixels of a convolution, or input pixels of its
+// transpose, as tiles of a product of gathered pixels and packed weights.
+type convJob struct {
+	in, out   *buffer
+	res, mask *buffer // nil if there is none
+	tile      kernel.Tile
+	weights   []float32 // [panel][tap][cin][tile.Width]
+	bias      []float32 // nil if there is none
+	panels    int
+	panelSize int
+	tapOff    []int64 // bytes
+	cin       int
+	flags     int64
+	// Byte offsets of each pixel of an image, and from image to image.
+	inOff, outOff     []int64
+	inImage, outImage int64
+	block             int // pixels of a task
+}
+
+// tap is one position of the filter: where it reads relative to the pixel, and
+// its weights.
+type tap struct {
+	dy, dx int
+	weight func(in, out int) float32
+}
+
+// newConvJob packs a product of taps over cin channels of in yielding cout
+// channels of out.
+func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout int) *convJob {
+	slices.SortFunc(taps, func(a, b tap) int { return cmp.Or(cmp.Compare(a.dy, b.dy), cmp.Compare(a.dx, b.dx)) })
+	j := &convJob{in: in, out: out, tile: k.Tile(out.geom.stride)}
+	ig := in.geom
+	// Neighbouring pixels are neighbours in memory: a row of taps is one long tap.
+	run := 1
+	if ig.stride < 2*cin {
+		run = rowLength(taps)
+	}
+	j.cin = cin
+	if run > 1 {
+		j.cin = run * ig.stride
+	}
+	for t := 0; t < len(taps); t += run {
+		j.tapOff = append(j.tapOff, 4*int64(taps[t].dy*ig.row()+taps[t].dx*ig.stride))
+	}
+	w := j.tile.Width
+	j.panels = out.geom.stride / w
+	j.panelSize = len(j.tapOff) * j.cin * w
+	j.weights = kernel.Aligned(j.panels * j.panelSize)
+	for p := range j.panels {
+		for t, tp := range taps {
+			base := p*j.panelSize + (t/run*j.cin+t%run*ig.stride)*w
+			for c := range cin {
+				for l := 0; l < w && p*w+l < cout; l++ {
+					j.weights[base+c*w+l] = tp.weight(c, p*w+l)
+				}
+			}
+		}
+	}
+	j.inImage, j.outImage = 4*int64(ig.image()), 4*int64(out.geom.image())
+	// A block's input should stay in the second-level cache beside a panel, and
+	// a block should be long enough to repay reading all weights once.
+	const cache = 128 << 10
+	j.block = min(max(cache/(4*ig.stride), 48), 192) / kernel.Rows * kernel.Rows
+	return j
+}
+
+// rowLength returns the length of the runs of horizontal neighbours into which
+// the sorted taps fall, or 1 if they do not all have one length.
+func rowLength(taps []tap) int {
+	n := 1
+	for n < len(taps) && taps[n].dy == taps[0].dy && taps[n].dx == taps[n-1].dx+1 {
+		n++
+	}
+	if len(taps)%n != 0 {
+		return 1
+	}
+	for t := range taps {
+		if t%n != 0 && (taps[t].dy != taps[t-1].dy || taps[t].dx != taps[t-1].dx+1) {
+			return 1
+		}
+	}
+	return n
+}
+
+func (j *convJob) pixel(inOffset, outOffset int) {
+	j.inOff = append(j.inOff, 4*int64(inOffset))
+	j.outOff = append(j.outOff, 4*int64(outOffset))
+}
+
+func (j *convJob) uses() []*buffer { return []*buffer{j.in, j.out, j.res, j.mask} }
+
+// convScratch is a worker's room for the offsets of a block and a kernel's arguments.
+type convScratch struct {
+	in, out [][kernel.Rows]int64
+	args    kernel.TileArgs
+}
+
+// maxBlockTiles bounds the tiles of a block: see newConvJob.
+const maxBlockTiles = 192 / kernel.Rows
+
+// split returns the number of blocks of pixels and of groups of panels.
+func (j *convJob) split(n, workers int) (blocks, groups int) {
+	blocks = (n*len(j.inOff) + j.block - 1) / j.block
+	groups = 1
+	if workers > 1 && blocks < 2*workers {
+		groups = min(j.panels, (2*workers+blocks-1)/blocks)
+	}
+	return blocks, groups
+}
+
+func (j *convJob) tasks(n, workers int) int {
+	blocks, groups := j.split(n, workers)
+	return blocks * groups
+}
+
+func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
+	_, groups := j.split(n, workers)
+	block, group := task/groups, task%groups
+	pixels := len(j.inOff)
+	first := block * j.block
+	count := min(j.block, n*pixels-first)
+	tiles := (count + kernel.Rows - 1) / kernel.Rows
+
+	c := &s.conv
+	image, p := first/pixels, first%pixels
+	in, out := int64(image)*j.inImage, int64(image)*j.outImage
+	for t := range tiles {
+		for r := range kernel.Rows {
+			if t*kernel.Rows+r >= count { // fill the last tile with its last pixel
+				c.in[t][r], c.out[t][r] = c.in[t][r-1], c.out[t][r-1]
+				continue
+			}
+			c.in[t][r], c.out[t][r] = in+j.inOff[p], out+j.outOff[p]
+			if p++; p == pixels {
+				p, in, out = 0, in+j.inImage, out+j.outImage
+			}
+		}
+	}
+
+	a := &c.args
+	*a = kernel.TileArgs{
+		In: &ws.slabs[j.in.slab][0], TapOff: &j.tapOff[0],
+		Taps: int64(len(j.tapOff)), Cin: int64(j.cin), Flags: j.flags,
+	}
+	outSlab := ws.slabs[j.out.slab]
+	for panel := group * j.panels / groups; panel < (group+1)*j.panels/groups; panel++ {
+		lane := panel * j.tile.Width
+		a.Weights = &j.weights[panel*j.panelSize]
+		a.Out = &outSlab[lane]
+		if j.bias != nil {
+			a.Bias = &j.bias[lane]
+		}
+		if j.res != nil {
+			a.Res = &ws.slabs[j.res.slab][lane]
+		}
+		if j.mask != nil {
+			a.Mask = &ws.slabs[j.mask.slab][lane]
+		}
+		for t := range tiles {
+			a.InOff, a.OutOff = &c.in[t], &c.out[t]
+			j.tile.Run(a)
+		}
+	}
+}
+
+// forwardConv plans out = conv(in) + bias.
+func forwardConv(k *kernel.Set, c convOp, in, out *buffer) *convJob {
+	cin, cout, size := in.geom.channels, out.geom.channels, c.k.Size
+	var taps []tap
+	for ky := range size {
+		for kx := range size {
+			taps = append(taps, tap{ky - c.k.Pad, kx - c.k.Pad, func(i, o int) float32 {
+				return c.weight[((o*cin+i)*size+ky)*size+kx]
+			}})
+		}
+	}
+	j := newConvJob(k, in, out, taps, cin, cout)
+	if c.bias != nil {
+		j.bias = kernel.Aligned(out.geom.stride)
+		copy(j.bias, c.bias)
+	}
+	for y := range out.geom.height {
+		for x := range out.geom.width {
+			j.pixel(in.geom.offset(y*c.k.Stride, x*c.k.Stride), out.geom.offset(y, x))
+		}
+	}
+	return j
+}
+
+// backwardConv plans gin = transpose of conv (gout). An input pixel y gets
+// from output row oy by filter row ky where oy*stride + ky - pad = y. The rows y
+// of one remainder modulo stride share their ky, and so for columns: one job
+// each, that multiplies by no zeros. Remainders that no tap reaches get no job.
+func backwardConv(k *kernel.Set, c convOp, gout, gin *buffer) []*convJob {
+	var jobs []*convJob
+	cin, size, s := gin.geom.channels, c.k.Size, c.k.Stride
+	for py := range min(s, gin.geom.height) {
+		for px := range min(s, gin.geom.width) {
+			var taps []tap
+			for _, ky := range residues(py, c.k) {
+				for _, kx := range residues(px, c.k) {
+					taps = append(taps, tap{(py + c.k.Pad - ky) / s, (px + c.k.Pad - kx) / s, func(o, i int) float32 {
+						return c.weight[((o*cin+i)*size+ky)*size+kx]
+					}})
+				}
+			}
+			if len(taps) == 0 {
+				continue
+			}
+			j := newConvJob(k, gout, gin, taps, gout.geom.channels, cin)
+			for y := py; y < gin.geom.height; y += s {
+				for x := px; x < gin.geom.width; x += s {
+					j.pixel(gout.geom.offset(y/s, x/s), gin.geom.offset(y, x))
+				}
+			}
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs
+}
+
+// residues lists the filter positions k with (p + pad - k) divisible by stride.
+func residues(p int, k ConvShape) []int {
+	var r []int
+	for i := range k.Size {
+		if (p+k.Pad-i)%k.Stride == 0 {
+			r = append(r, i)
+		}
+	}
+	return r
+}
+
+// growForward makes the border that forwardConv reads.
+func growForward(k ConvShape, in, out *geometry) {
+	in.grow(-k.Pad, (out.height-1)*k.Stride+k.Size-1-k.Pad, -k.Pad, (out.width-1)*k.Stride+k.Size-1-k.Pad)
+}
+
+// growBackward makes the border that backwardConv reads.
+func growBackward(k ConvShape, in, out *geometry) {
+	reach := func(size int) (first, last int) {
+		for p := range min(k.Stride, size) {
+			for _, i := range residues(p, k) {
+				d := (p + k.Pad - i) / k.Stride
+				first, last = min(first, d), max(last, (size-1-p)/k.Stride+d)
+			}
+		}
+		return first, last
+	}
+	top, bottom := reach(in.height)
+	left, right := reach(in.width)
+	out.grow(top, bottom, left, right)
+}

@@ -1,0 +1,242 @@
+package nn
+
+import "math"
+
+// The jobs of this file are passes over whole activations that no convolution
+// could take along. A task is one image.
+
+// row returns a row of an image, without its border.
+func (ws *workspace) row(b *buffer, image, y int) []float32 {
+	g := b.geom
+	o := image*g.image() + g.offset(y, 0)
+	return ws.slabs[b.slab][o : o+g.width*g.stride]
+}
+
+// pixel returns a pixel's channels, padding included.
+func (ws *workspace) pixel(b *buffer, image, y, x int) []float32 {
+	g := b.geom
+	o := image*g.image() + g.offset(y, x)
+	return ws.slabs[b.slab][o : o+g.stride]
+}
+
+// inputJob packs NCHW images.
+type inputJob struct{ out *buffer }
+
+func (j *inputJob) uses() []*buffer { return []*buffer{j.out} }
+
+func (j *inputJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	g := j.out.geom
+	plane := g.height * g.width
+	src := ws.images[image*g.channels*plane:][:g.channels*plane]
+	for y := range g.height {
+		dst := ws.row(j.out, image, y)
+		for c := range g.channels {
+			from := src[c*plane+y*g.width:][:g.width]
+			to := dst[c:]
+			for x, v := range from {
+				to[x*g.stride] = v
+			}
+		}
+	}
+}
+
+// affineJob is a batch norm or a ReLU by itself.
+type affineJob struct {
+	scale, shift []float32 // per lane; nil if neither
+	in, out      *buffer
+	relu         bool
+}
+
+func newAffineJob(op affineOp, in, out *buffer, relu bool) *affineJob {
+	j := &affineJob{in: in, out: out, relu: relu}
+	if op.scale != nil {
+		j.scale, j.shift = lanes(op.scale, out.geom.stride), lanes(op.shift, out.geom.stride)
+	}
+	return j
+}
+
+func lanes(v []float64, stride int) []float32 {
+	r := make([]float32, stride)
+	for i, x := range v {
+		r[i] = float32(x)
+	}
+	return r
+}
+
+func (j *affineJob) uses() []*buffer { return []*buffer{j.in, j.out} }
+
+func (j *affineJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	for y := range j.in.geom.height {
+		in, out := ws.row(j.in, image, y), ws.row(j.out, image, y)
+		if j.scale == nil {
+			copy(out, in)
+		} else {
+			for p := 0; p < len(in); p += len(j.scale) {
+				for c, s := range j.scale {
+					out[p+c] = in[p+c]*s + j.shift[c]
+				}
+			}
+		}
+		if j.relu {
+			relu(out)
+		}
+	}
+}
+
+func relu(v []float32) {
+	for i, x := range v {
+		if x < 0 {
+			v[i] = 0
+		}
+	}
+}
+
+// scaleJob is the gradient of a batch norm by itself.
+type scaleJob struct {
+	scale    []float32
+	from, to *buffer
+	mask     *buffer
+}
+
+func newScaleJob(op affineOp, from *buffer, x *value) *scaleJob {
+	return &scaleJob{scale: lanes(op.scale, x.geom.stride), from: from, to: x.grad, mask: x.mask()}
+}
+
+func (j *scaleJob) uses() []*buffer { return []*buffer{j.from, j.to, j.mask} }
+
+func (j *scaleJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	for y := range j.to.geom.height {
+		from, to := ws.row(j.from, image, y), ws.row(j.to, image, y)
+		var mask []float32
+		if j.mask != nil {
+			mask = ws.row(j.mask, image, y)
+		}
+		for p := 0; p < len(to); p += len(j.scale) {
+			for c, s := range j.scale {
+				if mask == nil || mask[p+c] > 0 {
+					to[p+c] += from[p+c] * s
+				}
+			}
+		}
+	}
+}
+
+// addJob is a sum that no convolution took along.
+type addJob struct {
+	a, b, out *buffer
+	relu      bool
+}
+
+func (j *addJob) uses() []*buffer { return []*buffer{j.a, j.b, j.out} }
+
+func (j *addJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	for y := range j.out.geom.height {
+		a, b, out := ws.row(j.a, image, y), ws.row(j.b, image, y), ws.row(j.out, image, y)
+		b, out = b[:len(a)], out[:len(a)]
+		for i, v := range a {
+			out[i] = v + b[i]
+		}
+		if j.relu {
+			relu(out)
+		}
+	}
+}
+
+// identityJob copies or adds a gradient, masked if there is a mask.
+type identityJob struct {
+	from, to, mask *buffer
+	accumulate     bool
+}
+
+func (j *identityJob) uses() []*buffer { return []*buffer{j.from, j.to, j.mask} }
+
+func (j *identityJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	for y := range j.to.geom.height {
+		from, to := ws.row(j.from, image, y), ws.row(j.to, image, y)
+		to = to[:len(from)]
+		switch {
+		case !j.accumulate && j.mask == nil:
+			copy(to, from)
+		case !j.accumulate:
+			mask := ws.row(j.mask, image, y)[:len(from)]
+			for i, v := range from {
+				if !(mask[i] > 0) {
+					v = 0
+				}
+				to[i] = v
+			}
+		case j.mask == nil:
+			for i, v := range from {
+				to[i] += v
+			}
+		default:
+			mask := ws.row(j.mask, image, y)[:len(from)]
+			for i, v := range from {
+				if mask[i] > 0 {
+					to[i] += v
+				}
+			}
+		}
+	}
+}
+
+// zeroJob clears a gradient to which only parts will be added.
+type zeroJob struct{ out *buffer }
+
+func (j *zeroJob) uses() []*buffer { return []*buffer{j.out} }
+
+func (j *zeroJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	for y := range j.out.geom.height {
+		clear(ws.row(j.out, image, y))
+	}
+}
+
+// copyJob copies a 1x1 activation to the result.
+type copyJob struct {
+	in     *buffer
+	logits bool
+}
+
+func (j *copyJob) uses() []*buffer { return []*buffer{j.in} }
+
+func (j *copyJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	dst := ws.result.Feature
+	if j.logits {
+		dst = ws.result.Logits
+	}
+	c := j.in.geom.channels
+	copy(dst[(ws.first+image)*c:][:c], ws.pixel(j.in, image, 0, 0))
+}
+
+// lossJob is the gradient of KL(uniform || softmax) at the logits: softmax - 1/K.
+type lossJob struct{ logits, grad *buffer }
+
+func (j *lossJob) uses() []*buffer { return []*buffer{j.logits, j.grad} }
+
+func (j *lossJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	k := j.logits.geom.channels
+	z := ws.pixel(j.logits, image, 0, 0)[:k]
+	g := ws.pixel(j.grad, image, 0, 0)[:k]
+	top := math.Inf(-1)
+	for _, v := range z {
+		top = max(top, float64(v))
+	}
+	sum := 0.0
+	for _, v := range z {
+		sum += math.Exp(float64(v) - top)
+	}
+	for i, v := range z {
+		g[i] = float32(math.Exp(float64(v)-top)/sum - 1/float64(k))
+	}
+}
+
+// zeroStateJob is the gradient of a layer that does not feed the logits.
+type zeroStateJob struct{ layer int }
+
+func (j *zeroStateJob) uses() []*buffer { return nil }
+
+func (j *zeroStateJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	g := ws.result.G[j.layer]
+	c := ws.layers[j.layer]
+	clear(g[(ws.first+image)*c:][:c])
+}

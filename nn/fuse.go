@@ -1,0 +1,150 @@
+package nn
+
+import (
+	"cmp"
+	"slices"
+)
+
+// stage is what remains of the graph after fusion: one pass over memory.
+// A convolution takes with it the batch norm, the addition and the ReLU that
+// follow, so that their work is done at its last write.
+type stage struct {
+	op   op // convOp, affineOp, addOp, maxOp, avgOp, meanOp, shortcutOp or inputOp
+	in   []*value
+	res  *value // added before the ReLU; convolutions only
+	relu bool
+	out  *value
+}
+
+// value is an activation that exists in memory.
+type value struct {
+	node *Node
+	relu bool // its gradient passes where it is above zero
+	// layer is the index of the wanted layer that this is, or -1. A wanted layer's
+	// gradient is unmasked: it is taken behind the ReLU.
+	layer int
+	// wantGrad: a wanted layer is this value or feeds it.
+	wantGrad bool
+	geom     *geometry
+	act      *buffer
+	grad     *buffer
+	// pending is a gradient that is to be added to this one unchanged, and that
+	// the next convolution to write here takes up as its residual.
+	pending *buffer
+	written bool
+}
+
+// masked reports whether contributions to the gradient are masked as they are
+// written. The mask of a sum is the sum of the masked.
+func (v *value) masked() bool { return v.relu && v.layer < 0 }
+
+// fuse turns the ancestors of output into stages. Nodes of pinned keep an
+// activation of their own.
+func fuse(g *Graph, pinned map[*Node]bool) []*stage {
+	needed := make([]bool, len(g.nodes))
+	for i := len(g.nodes) - 1; i >= 0; i-- {
+		n := g.nodes[i]
+		if !needed[i] && !pinned[n] {
+			continue
+		}
+		needed[i] = true
+		for _, in := range n.inputs {
+			needed[in.id] = true
+		}
+	}
+	next := make([][]*Node, len(g.nodes)) // needed consumers
+	for _, n := range g.nodes {
+		if needed[n.id] {
+			for _, in := range n.inputs {
+				next[in.id] = append(next[in.id], n)
+			}
+		}
+	}
+	only := func(n *Node) *Node {
+		if pinned[n] || len(next[n.id]) != 1 {
+			return nil
+		}
+		return next[n.id][0]
+	}
+
+	values := make([]*value, len(g.nodes))
+	at := func(n *Node) *value {
+		if values[n.id] == nil {
+			values[n.id] = &value{node: n, layer: -1}
+		}
+		return values[n.id]
+	}
+	taken := make([]bool, len(g.nodes))
+	var stages []*stage
+	for _, n := range g.nodes {
+		if !needed[n.id] || taken[n.id] {
+			continue
+		}
+		s := &stage{op: n.op}
+		last := n
+		take := func(m *Node) { taken[m.id], last = true, m }
+		for _, in := range n.inputs {
+			s.in = append(s.in, at(in))
+		}
+		switch o := n.op.(type) {
+		case convOp:
+			c := o
+			m := only(last)
+			for m != nil {
+				a, ok := m.op.(affineOp)
+				if !ok {
+					break
+				}
+				c = c.fold(a)
+				take(m)
+				m = only(last)
+			}
+			if m != nil {
+				if _, ok := m.op.(addOp); ok && !taken[m.id] && m.inputs[0] != m.inputs[1] {
+					other := m.inputs[0]
+					if other == last {
+						other = m.inputs[1]
+					}
+					s.res = at(other)
+					take(m)
+				}
+			}
+			s.op = c
+		case reluOp:
+			s.op, s.relu = affineOp{}, true
+		}
+		switch s.op.(type) {
+		case convOp, affineOp, addOp:
+			if m := only(last); m != nil && !s.relu {
+				if _, ok := m.op.(reluOp); ok {
+					s.relu = true
+					take(m)
+				}
+			}
+		}
+		s.out = at(last)
+		s.out.relu = s.relu
+		stages = append(stages, s)
+	}
+	// A fused addition needs its other operand first.
+	slices.SortStableFunc(stages, func(a, b *stage) int { return cmp.Compare(a.out.node.id, b.out.node.id) })
+	return stages
+}
+
+// fold returns the convolution followed by a batch norm as one convolution.
+func (c convOp) fold(a affineOp) convOp {
+	out := len(a.scale)
+	per := len(c.weight) / out
+	f := convOp{weight: make([]float32, len(c.weight)), bias: make([]float32, out), k: c.k}
+	for o, s := range a.scale {
+		for i := o * per; i < (o+1)*per; i++ {
+			f.weight[i] = float32(float64(c.weight[i]) * s)
+		}
+		b := a.shift[o]
+		if c.bias != nil {
+			b += float64(c.bias[o]) * s
+		}
+		f.bias[o] = float32(b)
+	}
+	return f
+}

@@ -1,0 +1,152 @@
+// Package nn is the network engine: it builds a graph of layers once, compiles
+// it for a set of wanted activations, and runs the forward pass and one
+// backward pass of KL(uniform || softmax) to those activations.
+//
+// Images come in as float32 NCHW. Inside, activations are NHWC with channels
+// rounded up to whole vectors and a border of zeros around each image, so that
+// a convolution reads its input in place; see docs/architecture.md.
+//
+// Building a graph with shapes that do not fit is a mistake of the caller and
+// panics; package arch checks a checkpoint's shapes before it builds.
+package nn
+
+import (
+	"fmt"
+	"math"
+)
+
+// Shape is the shape of one image's activation.
+type Shape struct{ C, H, W int }
+
+func (s Shape) String() string { return fmt.Sprintf("%dx%dx%d", s.C, s.H, s.W) }
+
+// Node is one operation of a graph and the activation that it yields.
+type Node struct {
+	op     op
+	inputs []*Node
+	shape  Shape
+	id     int
+}
+
+// Shape returns the shape of the node's activation.
+func (n *Node) Shape() Shape { return n.shape }
+
+// op is one of the operation types below.
+type op interface{}
+
+type (
+	inputOp struct{}
+	// convOp's weight is OIHW as in PyTorch.
+	convOp struct {
+		weight, bias []float32
+		k            ConvShape
+	}
+	// affineOp is batch norm in eval mode: x*scale + shift per channel.
+	affineOp struct{ scale, shift []float64 }
+	reluOp   struct{}
+	addOp    struct{}
+	maxOp    struct{ window }
+	avgOp    struct{ window }
+	meanOp   struct{}
+	// shortcutOp is He et al.'s option A.
+	shortcutOp struct{ stride, before int }
+)
+
+type window struct{ size, stride, pad int }
+
+// Graph is a network under construction: nodes in topological order.
+type Graph struct{ nodes []*Node }
+
+// NewGraph returns an empty graph.
+func NewGraph() *Graph { return &Graph{} }
+
+func (g *Graph) add(o op, shape Shape, inputs ...*Node) *Node {
+	if shape.C < 1 || shape.H < 1 || shape.W < 1 {
+		panic(fmt.Sprintf("nn: %T of %v yields an empty activation %v", o, inputs[0].shape, shape))
+	}
+	n := &Node{op: o, inputs: inputs, shape: shape, id: len(g.nodes)}
+	g.nodes = append(g.nodes, n)
+	return n
+}
+
+// Input is the image.
+func (g *Graph) Input(shape Shape) *Node { return g.add(inputOp{}, shape) }
+
+// ConvShape is the geometry of a square convolution.
+type ConvShape struct{ Size, Stride, Pad int }
+
+// Conv is a convolution. The weight is [out][in][size][size] and fixes the number
+// of output channels; bias may be nil.
+func (g *Graph) Conv(x *Node, weight, bias []float32, k ConvShape) *Node {
+	per := x.shape.C * k.Size * k.Size
+	if len(weight) == 0 || len(weight)%per != 0 || (bias != nil && len(bias) != len(weight)/per) {
+		panic(fmt.Sprintf("nn: convolution of %v by %d weights and %d biases", x.shape, len(weight), len(bias)))
+	}
+	return g.add(convOp{weight, bias, k}, Shape{
+		C: len(weight) / per,
+		H: (x.shape.H+2*k.Pad-k.Size)/k.Stride + 1,
+		W: (x.shape.W+2*k.Pad-k.Size)/k.Stride + 1,
+	}, x)
+}
+
+// Linear is a linear layer with weight [out][in] on a 1x1 activation; bias may be nil.
+func (g *Graph) Linear(x *Node, weight, bias []float32) *Node {
+	if x.shape.H != 1 || x.shape.W != 1 {
+		panic(fmt.Sprintf("nn: linear layer of %v", x.shape))
+	}
+	return g.Conv(x, weight, bias, ConvShape{Size: 1, Stride: 1})
+}
+
+// BatchNorm is batch normalisation in eval mode (Ioffe and Szegedy, 2015).
+func (g *Graph) BatchNorm(x *Node, weight, bias, mean, variance []float32, eps float64) *Node {
+	c := x.shape.C
+	if len(weight) != c || len(bias) != c || len(mean) != c || len(variance) != c {
+		panic(fmt.Sprintf("nn: batch norm of %v by %d weights", x.shape, len(weight)))
+	}
+	a := affineOp{scale: make([]float64, c), shift: make([]float64, c)}
+	for i := range c {
+		a.scale[i] = float64(weight[i]) / math.Sqrt(float64(variance[i])+eps)
+		a.shift[i] = float64(bias[i]) - float64(mean[i])*a.scale[i]
+	}
+	return g.add(a, x.shape, x)
+}
+
+// ReLU is max(x, 0).
+func (g *Graph) ReLU(x *Node) *Node { return g.add(reluOp{}, x.shape, x) }
+
+// Add is the sum of two activations of one shape.
+func (g *Graph) Add(x, y *Node) *Node {
+	if x.shape != y.shape {
+		panic(fmt.Sprintf("nn: sum of %v and %v", x.shape, y.shape))
+	}
+	return g.add(addOp{}, x.shape, x, y)
+}
+
+func (w window) of(s Shape) Shape {
+	return Shape{s.C, (s.H+2*w.pad-w.size)/w.stride + 1, (s.W+2*w.pad-w.size)/w.stride + 1}
+}
+
+// MaxPool is max pooling; the border does not take part.
+func (g *Graph) MaxPool(x *Node, size, stride, pad int) *Node {
+	w := window{size, stride, pad}
+	return g.add(maxOp{w}, w.of(x.shape), x)
+}
+
+// AvgPool is average pooling; the border counts as zeros, as in PyTorch's default.
+func (g *Graph) AvgPool(x *Node, size, stride, pad int) *Node {
+	w := window{size, stride, pad}
+	return g.add(avgOp{w}, w.of(x.shape), x)
+}
+
+// GlobalAvgPool is the mean over space.
+func (g *Graph) GlobalAvgPool(x *Node) *Node { return g.add(meanOp{}, Shape{x.shape.C, 1, 1}, x) }
+
+// ShortcutA is the parameter-free shortcut of He et al. (2016), option A: every
+// stride-th pixel, with before channels of zeros in front and as many as are
+// needed behind to reach channels.
+func (g *Graph) ShortcutA(x *Node, stride, before, channels int) *Node {
+	if before < 0 || before+x.shape.C > channels {
+		panic(fmt.Sprintf("nn: shortcut of %v to %d channels", x.shape, channels))
+	}
+	return g.add(shortcutOp{stride, before}, Shape{channels, (x.shape.H + stride - 1) / stride, (x.shape.W + stride - 1) / stride}, x)
+}

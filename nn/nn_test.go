@@ -1,0 +1,437 @@
+package nn
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"nac/internal/kernel"
+)
+
+// A plain float64 interpreter of graphs, to compare with: forward passes by the
+// definition of each operation, gradients by central differences.
+
+type plain struct {
+	values map[*Node][]float64
+	// bump is added to every pixel of one channel of one node.
+	node    *Node
+	channel int
+	bump    float64
+}
+
+func (p *plain) eval(n *Node, image []float64) []float64 {
+	if v, ok := p.values[n]; ok {
+		return v
+	}
+	var in [][]float64
+	for _, i := range n.inputs {
+		in = append(in, p.eval(i, image))
+	}
+	s := n.shape
+	out := make([]float64, s.C*s.H*s.W)
+	each := func(f func(c, y, x int) float64) {
+		for c := range s.C {
+			for y := range s.H {
+				for x := range s.W {
+					out[(c*s.H+y)*s.W+x] = f(c, y, x)
+				}
+			}
+		}
+	}
+	var is Shape
+	if len(n.inputs) > 0 {
+		is = n.inputs[0].shape
+	}
+	at := func(c, y, x int) float64 { return in[0][(c*is.H+y)*is.W+x] }
+	inside := func(y, x int) bool { return y >= 0 && y < is.H && x >= 0 && x < is.W }
+	switch op := n.op.(type) {
+	case inputOp:
+		copy(out, image)
+	case convOp:
+		k := op.k
+		each(func(c, y, x int) float64 {
+			sum := 0.0
+			if op.bias != nil {
+				sum = float64(op.bias[c])
+			}
+			for i := range is.C {
+				for ky := range k.Size {
+					for kx := range k.Size {
+						if iy, ix := y*k.Stride+ky-k.Pad, x*k.Stride+kx-k.Pad; inside(iy, ix) {
+							sum += float64(op.weight[((c*is.C+i)*k.Size+ky)*k.Size+kx]) * at(i, iy, ix)
+						}
+					}
+				}
+			}
+			return sum
+		})
+	case affineOp:
+		each(func(c, y, x int) float64 { return at(c, y, x)*op.scale[c] + op.shift[c] })
+	case reluOp:
+		each(func(c, y, x int) float64 { return max(at(c, y, x), 0) })
+	case addOp:
+		for i := range out {
+			out[i] = in[0][i] + in[1][i]
+		}
+	case maxOp:
+		each(func(c, y, x int) float64 {
+			best := math.Inf(-1)
+			for ky := range op.size {
+				for kx := range op.size {
+					if iy, ix := y*op.stride+ky-op.pad, x*op.stride+kx-op.pad; inside(iy, ix) {
+						best = max(best, at(c, iy, ix))
+					}
+				}
+			}
+			return best
+		})
+	case avgOp:
+		each(func(c, y, x int) float64 {
+			sum := 0.0
+			for ky := range op.size {
+				for kx := range op.size {
+					if iy, ix := y*op.stride+ky-op.pad, x*op.stride+kx-op.pad; inside(iy, ix) {
+						sum += at(c, iy, ix)
+					}
+				}
+			}
+			return sum / float64(op.size*op.size)
+		})
+	case meanOp:
+		each(func(c, _, _ int) float64 {
+			sum := 0.0
+			for y := range is.H {
+				for x := range is.W {
+					sum += at(c, y, x)
+				}
+			}
+			return sum / float64(is.H*is.W)
+		})
+	case shortcutOp:
+		each(func(c, y, x int) float64 {
+			if c < op.before || c >= op.before+is.C {
+				return 0
+			}
+			return at(c-op.before, y*op.stride, x*op.stride)
+		})
+	}
+	if n == p.node {
+		for i := range s.H * s.W {
+			out[p.channel*s.H*s.W+i] += p.bump
+		}
+	}
+	p.values[n] = out
+	return out
+}
+
+// loss is KL(uniform || softmax) up to a constant.
+func loss(logits []float64) float64 {
+	top := math.Inf(-1)
+	for _, v := range logits {
+		top = max(top, v)
+	}
+	sum, mean := 0.0, 0.0
+	for _, v := range logits {
+		sum += math.Exp(v - top)
+		mean += v
+	}
+	return top + math.Log(sum) - mean/float64(len(logits))
+}
+
+type network struct {
+	name  string
+	build func(r *rand.Rand) (g *Graph, want Want)
+}
+
+func normal(r *rand.Rand, n int, scale float64) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(r.NormFloat64() * scale)
+	}
+	return v
+}
+
+func conv(g *Graph, r *rand.Rand, x *Node, out, size, stride, pad int) *Node {
+	fan := x.shape.C * size * size
+	return g.Conv(x, normal(r, out*fan, math.Sqrt(2/float64(fan))), normal(r, out, 0.3), ConvShape{size, stride, pad})
+}
+
+func norm(g *Graph, r *rand.Rand, x *Node) *Node {
+	c := x.shape.C
+	variance := normal(r, c, 1)
+	for i, v := range variance {
+		variance[i] = 0.5 + v*v
+	}
+	return g.BatchNorm(x, normal(r, c, 1), normal(r, c, 0.2), normal(r, c, 0.2), variance, 1e-5)
+}
+
+func head(g *Graph, r *rand.Rand, x *Node, k int) (logits, feature *Node) {
+	f := g.GlobalAvgPool(x)
+	return g.Linear(f, normal(r, k*f.shape.C, 1), normal(r, k, 0.1)), f
+}
+
+// networks have every operation, fused and alone, with wanted layers in front of
+// and behind activations, and gradients that meet.
+var networks = []network{
+	{"plain", func(r *rand.Rand) (*Graph, Want) {
+		g := NewGraph()
+		a := g.ReLU(norm(g, r, conv(g, r, g.Input(Shape{3, 9, 7}), 20, 3, 1, 1)))
+		b := g.ReLU(conv(g, r, a, 33, 3, 2, 1))
+		l, f := head(g, r, b, 10)
+		return g, Want{Logits: l, Feature: f, Layers: []*Node{f, b, a}, Gradients: true}
+	}},
+	{"residual", func(r *rand.Rand) (*Graph, Want) {
+		g := NewGraph()
+		a := g.ReLU(conv(g, r, g.Input(Shape{3, 8, 8}), 16, 3, 1, 1))
+		b := g.ReLU(g.Add(norm(g, r, conv(g, r, g.ReLU(conv(g, r, a, 16, 3, 1, 1)), 16, 3, 1, 1)), a))
+		c := g.ReLU(g.Add(conv(g, r, g.ReLU(conv(g, r, b, 16, 3, 1, 1)), 16, 3, 1, 1), b))
+		short := g.ShortcutA(c, 2, 8, 32)
+		d := g.ReLU(g.Add(conv(g, r, g.ReLU(conv(g, r, c, 32, 3, 2, 1)), 32, 3, 1, 1), short))
+		l, f := head(g, r, d, 10)
+		return g, Want{Logits: l, Feature: f, Layers: []*Node{f, d, c, a}, Gradients: true}
+	}},
+	{"projection", func(r *rand.Rand) (*Graph, Want) {
+		g := NewGraph()
+		a := g.ReLU(conv(g, r, g.Input(Shape{3, 9, 9}), 16, 3, 1, 1))
+		y := g.ReLU(norm(g, r, conv(g, r, a, 24, 1, 1, 0)))
+		y = norm(g, r, conv(g, r, g.ReLU(norm(g, r, conv(g, r, y, 24, 3, 2, 1))), 48, 1, 1, 0))
+		b := g.ReLU(g.Add(y, norm(g, r, conv(g, r, a, 48, 1, 2, 0))))
+		c := g.ReLU(g.Add(norm(g, r, conv(g, r, b, 48, 3, 1, 1)), b))
+		l, f := head(g, r, c, 5)
+		return g, Want{Logits: l, Feature: f, Layers: []*Node{c, a}, Gradients: true}
+	}},
+	{"projection first", func(r *rand.Rand) (*Graph, Want) {
+		// The 1x1 stride-2 convolution's gradient comes last, or alone.
+		g := NewGraph()
+		a := g.ReLU(conv(g, r, g.Input(Shape{3, 8, 8}), 16, 3, 1, 1))
+		p := conv(g, r, a, 32, 1, 2, 0)
+		b := g.ReLU(g.Add(conv(g, r, a, 32, 3, 2, 1), p))
+		c := g.ReLU(conv(g, r, b, 32, 1, 3, 0))
+		l, f := head(g, r, c, 5)
+		return g, Want{Logits: l, Feature: f, Layers: []*Node{b, a}, Gradients: true}
+	}},
+	{"pools", func(r *rand.Rand) (*Graph, Want) {
+		g := NewGraph()
+		a := conv(g, r, g.Input(Shape{3, 17, 15}), 16, 7, 2, 3)
+		b := g.MaxPool(g.ReLU(norm(g, r, a)), 3, 2, 1)
+		c := g.AvgPool(g.ReLU(conv(g, r, b, 20, 3, 1, 1)), 2, 2, 0)
+		l, f := head(g, r, c, 7)
+		return g, Want{Logits: l, Feature: f, Layers: []*Node{c, b, a}, Gradients: true}
+	}},
+	{"pre-activation", func(r *rand.Rand) (*Graph, Want) {
+		// Batch norms and sums that no convolution can take along, as in
+		// Wide ResNet and DenseNet.
+		g := NewGraph()
+		a := conv(g, r, g.Input(Shape{3, 6, 6}), 16, 3, 1, 1)
+		b := g.Add(conv(g, r, g.ReLU(norm(g, r, a)), 16, 3, 1, 1), a)
+		c := g.Add(g.MaxPool(b, 3, 1, 1), g.ReLU(norm(g, r, b)))
+		d := g.ReLU(g.Add(g.AvgPool(c, 3, 1, 1), g.ReLU(c)))
+		l, f := head(g, r, d, 6)
+		return g, Want{Logits: l, Feature: f, Layers: []*Node{d, c, b, a}, Gradients: true}
+	}},
+	{"input gradient", func(r *rand.Rand) (*Graph, Want) {
+		g := NewGraph()
+		x := g.Input(Shape{3, 6, 5})
+		l, f := head(g, r, g.ReLU(conv(g, r, g.ReLU(conv(g, r, x, 16, 3, 2, 1)), 20, 3, 1, 1)), 4)
+		return g, Want{Logits: l, Feature: f, Layers: []*Node{l, f, x}, Gradients: true}
+	}},
+}
+
+func TestProgramAgainstPlain(t *testing.T) {
+	for _, net := range networks {
+		for _, set := range kernel.Available() {
+			t.Run(net.name+"/"+set.Name(), func(t *testing.T) {
+				r := rand.New(rand.NewPCG(1, 2))
+				g, want := net.build(r)
+				p, err := Compile(g, want, set.Name())
+				if err != nil {
+					t.Fatal(err)
+				}
+				const n = 3
+				images := normal(r, n*p.input.C*p.input.H*p.input.W, 1)
+				s, err := p.NewSession(n, 2)
+				if err != nil {
+					t.Fatal(err)
+				}
+				// Twice, so that what a run leaves behind shows.
+				if _, err := s.Run(images, n); err != nil {
+					t.Fatal(err)
+				}
+				got, err := s.Run(images, n)
+				if err != nil {
+					t.Fatal(err)
+				}
+				compare(t, g, want, got, images)
+			})
+		}
+	}
+}
+
+func compare(t *testing.T, g *Graph, want Want, got *Result, images []float32) {
+	t.Helper()
+	size := len(images) / got.N
+	for i := range got.N {
+		image := make([]float64, size)
+		for j := range image {
+			image[j] = float64(images[i*size+j])
+		}
+		p := &plain{values: map[*Node][]float64{}}
+		k, f := want.Logits.shape.C, want.Feature.shape.C
+		near(t, fmt.Sprintf("image %d: logits", i), got.Logits[i*k:][:k], p.eval(want.Logits, image), 1e-5)
+		near(t, fmt.Sprintf("image %d: feature", i), got.Feature[i*f:][:f], p.eval(want.Feature, image), 1e-5)
+		for l, n := range want.Layers {
+			v := p.eval(n, image)
+			c := n.shape.C
+			z, grad := make([]float64, c), make([]float64, c)
+			for j := range v {
+				z[j/(n.shape.H*n.shape.W)] += v[j]
+			}
+			for j := range grad {
+				// Small, so that few ReLUs and maxima change sides.
+				const h = 1e-7
+				up := &plain{values: map[*Node][]float64{}, node: n, channel: j, bump: h}
+				down := &plain{values: map[*Node][]float64{}, node: n, channel: j, bump: -h}
+				grad[j] = (loss(up.eval(want.Logits, image)) - loss(down.eval(want.Logits, image))) / (2 * h)
+			}
+			near(t, fmt.Sprintf("image %d: layer %d state", i, l), got.Z[l][i*c:][:c], z, 1e-5)
+			near(t, fmt.Sprintf("image %d: layer %d gradient", i, l), got.G[l][i*c:][:c], grad, 3e-5)
+		}
+	}
+}
+
+// near compares by the largest difference over the largest value.
+func near(t *testing.T, what string, got []float32, want []float64, tolerance float64) {
+	t.Helper()
+	worst, top := 0.0, 0.0
+	for i, w := range want {
+		d := math.Abs(float64(got[i]) - w)
+		if math.IsNaN(d) {
+			d = math.Inf(1)
+		}
+		worst, top = max(worst, d), max(top, math.Abs(w))
+	}
+	if worst > tolerance*top {
+		t.Errorf("%s: off by %.3g of %.3g", what, worst, top)
+	}
+}
+
+// What an image yields is the same whatever stands beside it.
+func TestBatchAndWorkersChangeNothing(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	g, want := networks[1].build(r)
+	p, err := Compile(g, want, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 40
+	size := p.input.C * p.input.H * p.input.W
+	images := normal(r, n*size, 1)
+	one, err := p.NewSession(1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, workers := range []int{1, 2, 3, 7} {
+		for _, batch := range []int{1, 2, 17, 40} {
+			many, err := p.NewSession(batch, workers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, err := many.Run(images[:batch*size], batch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range batch {
+				single, err := one.Run(images[i*size:(i+1)*size], 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for l := range single.Z {
+					c := p.layers[l]
+					for j := range c {
+						if single.Z[l][j] != all.Z[l][i*c+j] || single.G[l][j] != all.G[l][i*c+j] {
+							t.Fatalf("%d workers, batch %d: image %d layer %d neuron %d differs from the image alone", workers, batch, i, l, j)
+						}
+					}
+				}
+				for j, v := range single.Logits {
+					if all.Logits[i*p.k+j] != v {
+						t.Fatalf("%d workers, batch %d: image %d logit %d differs from the image alone", workers, batch, i, j)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestForwardOnly(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	g, want := networks[1].build(r)
+	want.Gradients = false
+	p, err := Compile(g, want, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.NewSession(2, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Run(normal(r, 2*3*8*8, 1), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.G != nil {
+		t.Error("gradients without being asked for")
+	}
+	if len(got.Z) != len(want.Layers) {
+		t.Errorf("%d layers, want %d", len(got.Z), len(want.Layers))
+	}
+}
+
+func TestRunAllocatesNothing(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	g, want := networks[1].build(r)
+	p, err := Compile(g, want, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.NewSession(8, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	images := normal(r, 8*3*8*8, 1)
+	if n := testing.AllocsPerRun(20, func() {
+		if _, err := s.Run(images, 8); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations a run", n)
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	g, want := networks[0].build(r)
+	if _, err := Compile(g, want, "sse9"); err == nil {
+		t.Error("an unknown kernel is accepted")
+	}
+	p, err := Compile(g, want, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.NewSession(0, 1); err == nil {
+		t.Error("a session for no images is accepted")
+	}
+	s, err := p.NewSession(2, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 3} {
+		if _, err := s.Run(make([]float32, 3*3*9*7), n); err == nil {
+			t.Errorf("a batch of %d in a session for 2 is accepted", n)
+		}
+	}
+	if _, err := s.Run(make([]float32, 10), 1); err == nil {
+		t.Error("ten values are accepted as an image")
+	}
+}

@@ -1,0 +1,288 @@
+package nn
+
+import "math"
+
+// poolJob sums a layer's activation or gradient over space into the result. Of
+// a gradient that goes further it then masks the rest in place: the sum is taken
+// behind the ReLU, what flows on in front of it.
+type poolJob struct {
+	from, mask *buffer
+	layer      int
+	gradient   bool
+}
+
+func (j *poolJob) uses() []*buffer { return []*buffer{j.from, j.mask} }
+
+func (j *poolJob) run(ws *workspace, _, image, _ int, s *scratch) {
+	g := j.from.geom
+	states := ws.result.Z
+	if j.gradient {
+		states = ws.result.G
+	}
+	dst := states[j.layer][(ws.first+image)*g.channels:][:g.channels]
+	clear(dst)
+	// Rows first, then their sum: the error of a float32 sum grows with its length.
+	sums := s.sums[:g.stride]
+	for y := range g.height {
+		clear(sums)
+		row := ws.row(j.from, image, y)
+		for p := 0; p < len(row); p += len(sums) {
+			for c, v := range row[p : p+len(sums)] {
+				sums[c] += v
+			}
+		}
+		for c := range dst {
+			dst[c] += sums[c]
+		}
+		if j.mask != nil {
+			mask := ws.row(j.mask, image, y)[:len(row)]
+			for i, a := range mask {
+				if !(a > 0) {
+					row[i] = 0
+				}
+			}
+		}
+	}
+}
+
+// meanJob is global average pooling.
+type meanJob struct{ in, out *buffer }
+
+func (j *meanJob) uses() []*buffer { return []*buffer{j.in, j.out} }
+
+func (j *meanJob) run(ws *workspace, _, image, _ int, s *scratch) {
+	g := j.in.geom
+	dst := ws.pixel(j.out, image, 0, 0)
+	clear(dst)
+	sums := s.sums[:g.stride]
+	for y := range g.height {
+		clear(sums)
+		row := ws.row(j.in, image, y)
+		for p := 0; p < len(row); p += len(sums) {
+			for c, v := range row[p : p+len(sums)] {
+				sums[c] += v
+			}
+		}
+		for c, v := range sums[:g.channels] {
+			dst[c] += v
+		}
+	}
+	pixels := float32(g.pixels())
+	for c := range dst {
+		dst[c] /= pixels
+	}
+}
+
+type meanBackJob struct{ from, to, mask *buffer }
+
+func (j *meanBackJob) uses() []*buffer { return []*buffer{j.from, j.to, j.mask} }
+
+func (j *meanBackJob) run(ws *workspace, _, image, _ int, s *scratch) {
+	g := j.to.geom
+	from := ws.pixel(j.from, image, 0, 0)[:g.channels]
+	share := s.sums[:g.stride]
+	clear(share)
+	for c, v := range from {
+		share[c] = v / float32(g.pixels())
+	}
+	for y := range g.height {
+		to := ws.row(j.to, image, y)
+		var mask []float32
+		if j.mask != nil {
+			mask = ws.row(j.mask, image, y)
+		}
+		for p := 0; p < len(to); p += len(share) {
+			for c, v := range share {
+				if mask == nil || mask[p+c] > 0 {
+					to[p+c] += v
+				}
+			}
+		}
+	}
+}
+
+// span returns the part of the window of output position o that lies within size.
+func (w window) span(o, size int) (from, to int) {
+	from = o*w.stride - w.pad
+	return max(from, 0), min(from+w.size, size)
+}
+
+type maxJob struct {
+	window
+	in, out *buffer
+}
+
+func (j *maxJob) uses() []*buffer { return []*buffer{j.in, j.out} }
+
+func (j *maxJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	g := j.in.geom
+	for oy := range j.out.geom.height {
+		y0, y1 := j.span(oy, g.height)
+		for ox := range j.out.geom.width {
+			x0, x1 := j.span(ox, g.width)
+			dst := ws.pixel(j.out, image, oy, ox)[:g.channels]
+			first := true
+			for y := y0; y < y1; y++ {
+				for x := x0; x < x1; x++ {
+					src := ws.pixel(j.in, image, y, x)[:len(dst)]
+					if first {
+						copy(dst, src)
+						first = false
+						continue
+					}
+					for c, v := range src {
+						if v > dst[c] || v != v {
+							dst[c] = v
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// maxBackJob gives a window's gradient to its first maximum, row by row, as
+// PyTorch does.
+type maxBackJob struct {
+	window
+	from, to, act *buffer
+	masked        bool
+}
+
+func (j *maxBackJob) uses() []*buffer { return []*buffer{j.from, j.to, j.act} }
+
+func (j *maxBackJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	g := j.to.geom
+	for oy := range j.from.geom.height {
+		y0, y1 := j.span(oy, g.height)
+		for ox := range j.from.geom.width {
+			x0, x1 := j.span(ox, g.width)
+			grad := ws.pixel(j.from, image, oy, ox)
+			for c := range g.channels {
+				best := float32(math.Inf(-1))
+				by, bx := y0, x0
+				for y := y0; y < y1; y++ {
+					for x := x0; x < x1; x++ {
+						if v := ws.pixel(j.act, image, y, x)[c]; v > best || v != v {
+							best, by, bx = v, y, x
+						}
+					}
+				}
+				if !j.masked || best > 0 {
+					ws.pixel(j.to, image, by, bx)[c] += grad[c]
+				}
+			}
+		}
+	}
+}
+
+type avgJob struct {
+	window
+	in, out *buffer
+}
+
+func (j *avgJob) uses() []*buffer { return []*buffer{j.in, j.out} }
+
+func (j *avgJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	g := j.in.geom
+	share := 1 / float32(j.size*j.size)
+	for oy := range j.out.geom.height {
+		y0, y1 := j.span(oy, g.height)
+		for ox := range j.out.geom.width {
+			x0, x1 := j.span(ox, g.width)
+			dst := ws.pixel(j.out, image, oy, ox)
+			clear(dst)
+			for y := y0; y < y1; y++ {
+				for x := x0; x < x1; x++ {
+					for c, v := range ws.pixel(j.in, image, y, x)[:len(dst)] {
+						dst[c] += v
+					}
+				}
+			}
+			for c := range dst {
+				dst[c] *= share
+			}
+		}
+	}
+}
+
+type avgBackJob struct {
+	window
+	from, to, mask *buffer
+}
+
+func (j *avgBackJob) uses() []*buffer { return []*buffer{j.from, j.to, j.mask} }
+
+func (j *avgBackJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	g := j.to.geom
+	share := 1 / float32(j.size*j.size)
+	for oy := range j.from.geom.height {
+		y0, y1 := j.span(oy, g.height)
+		for ox := range j.from.geom.width {
+			x0, x1 := j.span(ox, g.width)
+			grad := ws.pixel(j.from, image, oy, ox)
+			for y := y0; y < y1; y++ {
+				for x := x0; x < x1; x++ {
+					to := ws.pixel(j.to, image, y, x)
+					var mask []float32
+					if j.mask != nil {
+						mask = ws.pixel(j.mask, image, y, x)
+					}
+					for c, v := range grad {
+						if mask == nil || mask[c] > 0 {
+							to[c] += v * share
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// shortcutJob is option A: every stride-th pixel, its channels moved up.
+type shortcutJob struct {
+	shortcutOp
+	in, out *buffer
+}
+
+func (j *shortcutJob) uses() []*buffer { return []*buffer{j.in, j.out} }
+
+func (j *shortcutJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	channels := j.in.geom.channels
+	for y := range j.out.geom.height {
+		clear(ws.row(j.out, image, y)) // the slab may have held something else
+		for x := range j.out.geom.width {
+			dst := ws.pixel(j.out, image, y, x)[j.before:]
+			copy(dst, ws.pixel(j.in, image, y*j.stride, x*j.stride)[:channels])
+		}
+	}
+}
+
+type shortcutBackJob struct {
+	shortcutOp
+	from, to, mask *buffer
+}
+
+func (j *shortcutBackJob) uses() []*buffer { return []*buffer{j.from, j.to, j.mask} }
+
+func (j *shortcutBackJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+	channels := j.to.geom.channels
+	for y := range j.from.geom.height {
+		for x := range j.from.geom.width {
+			from := ws.pixel(j.from, image, y, x)[j.before:][:channels]
+			to := ws.pixel(j.to, image, y*j.stride, x*j.stride)[:channels]
+			if j.mask == nil {
+				for c, v := range from {
+					to[c] += v
+				}
+				continue
+			}
+			mask := ws.pixel(j.mask, image, y*j.stride, x*j.stride)[:channels]
+			for c, v := range from {
+				if mask[c] > 0 {
+					to[c] += v
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,416 @@
+package nn
+
+import (
+	"fmt"
+
+	"nac/internal/kernel"
+)
+
+// Want says what a program is to compute.
+type Want struct {
+	// Logits is the last linear layer; Feature is a 1x1 activation to copy out.
+	Logits, Feature *Node
+	// Layers are the nodes whose activations are summed over space.
+	Layers []*Node
+	// Gradients asks for the gradient of KL(uniform || softmax(Logits)) with
+	// respect to Layers, summed likewise.
+	Gradients bool
+}
+
+// Program is a graph compiled for a set of wanted activations: jobs in order,
+// each with its operands' places in memory, and the packed weights. It is
+// read-only and may be shared by sessions.
+type Program struct {
+	kernel *kernel.Set
+	jobs   []job
+	slabs  []geometry
+	input  Shape
+	layers []int // channels of each wanted layer
+	k, f   int   // classes, features
+	// packed is the size of the weights in floats.
+	packed int64
+}
+
+// job is one pass over the memory of a chunk of images.
+type job interface {
+	// uses lists the buffers read or written; nil entries are ignored.
+	uses() []*buffer
+	// run does one task of the job for n images; see tasks.
+	run(ws *workspace, n, task, workers int, s *scratch)
+}
+
+// divisible is a job whose tasks are not simply the images.
+type divisible interface{ tasks(n, workers int) int }
+
+// tasks returns into how many independent parts a job for n images falls.
+func tasks(j job, n, workers int) int {
+	if d, ok := j.(divisible); ok {
+		return d.tasks(n, workers)
+	}
+	return n
+}
+
+// Compile plans the passes for want. The kernel is a name of internal/kernel
+// ("avx512", "avx2", "portable"), or empty for the best that this machine runs.
+func Compile(g *Graph, want Want, kernelName string) (*Program, error) {
+	set, err := kernel.ByName(kernelName)
+	if err != nil {
+		return nil, fmt.Errorf("nn: %w", err)
+	}
+	pinned := map[*Node]bool{want.Logits: true, want.Feature: true}
+	for _, n := range want.Layers {
+		pinned[n] = true
+	}
+	c := &compiler{
+		Program: &Program{kernel: set, k: want.Logits.shape.C, f: want.Feature.shape.C},
+		stages:  fuse(g, pinned),
+	}
+	c.values(want)
+	c.geometries()
+	c.forward(want)
+	if want.Gradients && len(want.Layers) > 0 {
+		c.backward(want)
+	}
+	c.plan()
+	return c.Program, nil
+}
+
+type compiler struct {
+	*Program
+	stages []*stage
+	of     map[*Node]*value
+	all    []*value // in topological order
+}
+
+// values finds the values, and which of them need a gradient.
+func (c *compiler) values(want Want) {
+	c.of = map[*Node]*value{}
+	for _, s := range c.stages {
+		c.of[s.out.node] = s.out
+		c.all = append(c.all, s.out)
+	}
+	for i, n := range want.Layers {
+		v := c.of[n]
+		if v.layer < 0 {
+			v.layer = i
+		}
+		v.wantGrad = want.Gradients
+		c.layers = append(c.layers, n.shape.C)
+	}
+	for _, s := range c.stages {
+		for _, in := range append(s.in, s.res) {
+			if in != nil && in.wantGrad {
+				s.out.wantGrad = true
+			}
+		}
+	}
+}
+
+// geometries gives every value its place's layout. Values that are added to
+// each other, or whose gradients may be one another's, share a layout.
+func (c *compiler) geometries() {
+	parent := map[*value]*value{}
+	var find func(v *value) *value
+	find = func(v *value) *value {
+		if p := parent[v]; p != nil {
+			r := find(p)
+			parent[v] = r
+			return r
+		}
+		return v
+	}
+	union := func(a, b *value) {
+		if a, b := find(a), find(b); a != b {
+			parent[a] = b
+		}
+	}
+	for _, s := range c.stages {
+		if s.res != nil {
+			union(s.res, s.out)
+		}
+		switch s.op.(type) {
+		case addOp, affineOp:
+			for _, in := range s.in {
+				union(in, s.out)
+			}
+		}
+	}
+	members := map[*value]int{}
+	for _, v := range c.all {
+		members[find(v)]++
+	}
+	for _, v := range c.all {
+		r := find(v)
+		if r.geom == nil {
+			r.geom = newGeometry(v.node.shape)
+			if _, ok := v.node.op.(inputOp); ok && members[r] == 1 && !v.wantGrad {
+				// Packed without gaps, so that a row of taps is one long tap.
+				r.geom.stride = v.node.shape.C
+			}
+		}
+		v.geom = r.geom
+	}
+	for _, s := range c.stages {
+		if op, ok := s.op.(convOp); ok {
+			growForward(op.k, s.in[0].geom, s.out.geom)
+			if s.in[0].wantGrad {
+				growBackward(op.k, s.in[0].geom, s.out.geom)
+			}
+		}
+	}
+	for _, v := range c.all {
+		v.act = &buffer{geom: v.geom}
+	}
+}
+
+func (c *compiler) emit(j job) { c.jobs = append(c.jobs, j) }
+
+func (c *compiler) emitConv(j *convJob) {
+	c.packed += int64(len(j.weights))
+	c.emit(j)
+}
+
+func (c *compiler) forward(want Want) {
+	for _, s := range c.stages {
+		v := s.out
+		switch op := s.op.(type) {
+		case inputOp:
+			c.input = v.node.shape
+			c.emit(&inputJob{v.act})
+		case convOp:
+			j := forwardConv(c.kernel, op, s.in[0].act, v.act)
+			if s.res != nil {
+				j.res = s.res.act
+			}
+			if s.relu {
+				j.flags |= kernel.ReLU
+			}
+			c.emitConv(j)
+		case affineOp:
+			c.emit(newAffineJob(op, s.in[0].act, v.act, s.relu))
+		case addOp:
+			c.emit(&addJob{s.in[0].act, s.in[1].act, v.act, s.relu})
+		case meanOp:
+			c.emit(&meanJob{s.in[0].act, v.act})
+		case maxOp:
+			c.emit(&maxJob{op.window, s.in[0].act, v.act})
+		case avgOp:
+			c.emit(&avgJob{op.window, s.in[0].act, v.act})
+		case shortcutOp:
+			c.emit(&shortcutJob{op, s.in[0].act, v.act})
+		default:
+			panic(fmt.Sprintf("nn: no forward pass for %T", op))
+		}
+		for i, n := range want.Layers {
+			if n == v.node {
+				c.emit(&poolJob{from: v.act, layer: i})
+			}
+		}
+		if v.node == want.Feature {
+			c.emit(&copyJob{v.act, false})
+		}
+		if v.node == want.Logits {
+			c.emit(&copyJob{v.act, true})
+		}
+	}
+}
+
+// backward plans the pass from the logits down to the shallowest wanted layer.
+// Stages come in reverse, so a value's gradient is complete when it is reached.
+func (c *compiler) backward(want Want) {
+	logits := c.of[want.Logits]
+	if !logits.wantGrad {
+		c.zeroGradients(want)
+		return
+	}
+	logits.grad = &buffer{geom: logits.geom}
+	logits.written = true
+	c.emit(&lossJob{logits.act, logits.grad})
+	for i := len(c.stages) - 1; i >= 0; i-- {
+		s := c.stages[i]
+		v := s.out
+		if !v.wantGrad {
+			continue
+		}
+		further := s.res != nil && s.res.wantGrad
+		for _, in := range s.in {
+			further = further || in.wantGrad
+		}
+		c.settle(v, want, further)
+		if further {
+			c.propagate(s)
+		}
+	}
+}
+
+// zeroGradients is for layers that do not feed the logits.
+func (c *compiler) zeroGradients(want Want) {
+	for i := range want.Layers {
+		c.emit(&zeroStateJob{i})
+	}
+}
+
+// settle makes v.grad the whole gradient of v, masked if further stages are to
+// read it, and pools it if v is a wanted layer.
+func (c *compiler) settle(v *value, want Want, further bool) {
+	maskHere := v.layer >= 0 && v.relu && further
+	if !v.written {
+		if v.pending != nil && !v.masked() && !maskHere {
+			v.grad, v.pending = v.pending, nil
+		} else {
+			c.prepare(v)
+		}
+	} else if v.pending != nil {
+		panic("nn: a pending gradient beside a written one")
+	}
+	for i, n := range want.Layers {
+		if n == v.node && i != v.layer {
+			c.emit(&poolJob{from: v.grad, layer: i, gradient: true})
+		}
+	}
+	if v.layer >= 0 {
+		j := &poolJob{from: v.grad, layer: v.layer, gradient: true}
+		if maskHere {
+			j.mask = v.act
+		}
+		c.emit(j)
+	}
+}
+
+// prepare makes v.grad hold what has been contributed so far, zero if nothing,
+// so that more can be accumulated.
+func (c *compiler) prepare(v *value) {
+	if v.written {
+		return
+	}
+	if v.grad == nil {
+		v.grad = &buffer{geom: v.geom}
+	}
+	if v.pending != nil {
+		c.emit(&identityJob{from: v.pending, to: v.grad, mask: v.mask()})
+		v.pending = nil
+	} else {
+		c.emit(&zeroJob{v.grad})
+	}
+	v.written = true
+}
+
+// mask returns what contributions to v's gradient are masked by, or nil.
+func (v *value) mask() *buffer {
+	if v.masked() {
+		return v.act
+	}
+	return nil
+}
+
+// propagate contributes the gradient of a stage's output to its inputs.
+func (c *compiler) propagate(s *stage) {
+	g := s.out.grad
+	if s.res != nil && s.res.wantGrad {
+		c.identity(s.res, g)
+	}
+	if _, ok := s.op.(addOp); ok {
+		for _, in := range s.in {
+			if in.wantGrad {
+				c.identity(in, g)
+			}
+		}
+		return
+	}
+	x := s.in[0]
+	if !x.wantGrad {
+		return
+	}
+	switch op := s.op.(type) {
+	case convOp:
+		c.convContribution(op, g, x)
+	case affineOp:
+		if op.scale == nil {
+			c.identity(x, g)
+			return
+		}
+		c.prepare(x)
+		c.emit(newScaleJob(op, g, x))
+	case meanOp:
+		c.prepare(x)
+		c.emit(&meanBackJob{g, x.grad, x.mask()})
+	case maxOp:
+		c.prepare(x)
+		c.emit(&maxBackJob{op.window, g, x.grad, x.act, x.masked()})
+	case avgOp:
+		c.prepare(x)
+		c.emit(&avgBackJob{op.window, g, x.grad, x.mask()})
+	case shortcutOp:
+		c.prepare(x)
+		c.emit(&shortcutBackJob{op, g, x.grad, x.mask()})
+	default:
+		panic(fmt.Sprintf("nn: no backward pass for %T", op))
+	}
+}
+
+// identity contributes g unchanged: it waits for a convolution that can add it
+// in passing, unless there is something to add it to already.
+func (c *compiler) identity(v *value, g *buffer) {
+	if !v.written && v.pending == nil {
+		v.pending = g
+		return
+	}
+	c.prepare(v)
+	c.emit(&identityJob{from: g, to: v.grad, mask: v.mask(), accumulate: true})
+}
+
+func (c *compiler) convContribution(op convOp, g *buffer, x *value) {
+	if x.grad == nil {
+		x.grad = &buffer{geom: x.geom}
+	}
+	jobs := backwardConv(c.kernel, op, g, x.grad)
+	covered := 0
+	for _, j := range jobs {
+		covered += len(j.inOff)
+	}
+	if covered < x.geom.pixels() {
+		c.prepare(x)
+	}
+	for _, j := range jobs {
+		j.mask = x.mask()
+		if x.written {
+			j.flags |= kernel.Accumulate
+		} else {
+			j.res = x.pending
+		}
+		c.emitConv(j)
+	}
+	x.written, x.pending = true, nil
+}
+
+// plan finds each buffer's life and gives it a slab.
+func (c *compiler) plan() {
+	seen := map[*buffer]bool{}
+	var buffers []*buffer
+	for i, j := range c.jobs {
+		for _, b := range j.uses() {
+			if b == nil {
+				continue
+			}
+			if !seen[b] {
+				seen[b] = true
+				b.first = i
+				buffers = append(buffers, b)
+			}
+			b.last = i
+		}
+	}
+	c.slabs = assignSlabs(buffers, len(c.jobs))
+}
+
+// ImageBytes is the working memory for one image.
+func (p *Program) ImageBytes() int64 {
+	var n int64
+	for i := range p.slabs {
+		n += 4 * int64(p.slabs[i].image())
+	}
+	return n
+}
+
+// WeightBytes is the memory of the packed weights.
+func (p *Program) WeightBytes() int64 { return 4 * p.packed }

@@ -1,0 +1,187 @@
+package nn
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"nac/internal/kernel"
+)
+
+// Result holds what a run computed, image by image, row-major.
+type Result struct {
+	N       int
+	Logits  []float32   // N×K
+	Feature []float32   // N×F
+	Z, G    [][]float32 // by wanted layer: N×C; G is nil without gradients
+}
+
+// Session runs a program. Its memory is fixed by maxBatch and the number of
+// workers, and a run allocates nothing. A session is not for concurrent use.
+type Session struct {
+	program    *Program
+	maxBatch   int
+	chunk      int
+	workers    []*worker
+	whole      Result // room for maxBatch images
+	result     Result // what the last run filled
+	images     []float32
+	n, parts   int
+	nextPart   atomic.Int64
+	wait       sync.WaitGroup
+	gradients  bool
+	inputFloat int
+}
+
+// worker runs all jobs on one chunk of images at a time.
+type worker struct {
+	ws      workspace
+	scratch scratch
+	loop    func()
+}
+
+// workspace is the memory of one chunk.
+type workspace struct {
+	slabs  [][]float32
+	layers []int
+	images []float32 // the chunk's
+	first  int       // index of the chunk's first image in the batch
+	result *Result
+}
+
+// scratch is a worker's private room.
+type scratch struct {
+	conv convScratch
+	sums []float32
+}
+
+// chunkBytes is how much working memory a worker's chunk may take: enough
+// images to repay reading the weights, few enough to stay small.
+const chunkBytes = 48 << 20
+
+// maxChunk is the most images of a chunk: more gains nothing measurable.
+const maxChunk = 16
+
+// NewSession returns a session for batches of up to maxBatch images on the given
+// number of workers; 0 means all processors.
+func (p *Program) NewSession(maxBatch, workers int) (*Session, error) {
+	if maxBatch < 1 {
+		return nil, fmt.Errorf("nn: batch of %d images", maxBatch)
+	}
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	workers = min(workers, maxBatch)
+	s := &Session{program: p, maxBatch: maxBatch, inputFloat: p.input.C * p.input.H * p.input.W}
+	s.chunk = int(min(maxChunk, max(1, chunkBytes/p.ImageBytes())))
+	s.chunk = min(s.chunk, (maxBatch+workers-1)/workers)
+	widest := 0
+	for i := range p.slabs {
+		widest = max(widest, p.slabs[i].stride)
+	}
+	for range workers {
+		w := &worker{}
+		w.ws.layers = p.layers
+		w.ws.result = &s.whole
+		for i := range p.slabs {
+			w.ws.slabs = append(w.ws.slabs, kernel.Aligned(s.chunk*p.slabs[i].image()))
+		}
+		w.scratch.conv.in = make([][kernel.Rows]int64, maxBlockTiles)
+		w.scratch.conv.out = make([][kernel.Rows]int64, maxBlockTiles)
+		w.scratch.sums = make([]float32, widest)
+		w.loop = func() {
+			s.work(w)
+			s.wait.Done()
+		}
+		s.workers = append(s.workers, w)
+	}
+	s.whole = Result{Logits: make([]float32, maxBatch*p.k), Feature: make([]float32, maxBatch*p.f)}
+	for _, j := range p.jobs {
+		switch j := j.(type) {
+		case *poolJob:
+			s.gradients = s.gradients || j.gradient
+		case *zeroStateJob:
+			s.gradients = true
+		}
+	}
+	for _, c := range p.layers {
+		s.whole.Z = append(s.whole.Z, make([]float32, maxBatch*c))
+		if s.gradients {
+			s.whole.G = append(s.whole.G, make([]float32, maxBatch*c))
+		}
+	}
+	s.result.Z = make([][]float32, len(s.whole.Z))
+	if s.gradients {
+		s.result.G = make([][]float32, len(s.whole.G))
+	}
+	return s, nil
+}
+
+// Bytes is the session's memory, packed weights not counted.
+func (s *Session) Bytes() int64 {
+	n := int64(len(s.workers)) * int64(s.chunk) * s.program.ImageBytes()
+	n += 4 * int64(len(s.whole.Logits)+len(s.whole.Feature))
+	for i := range s.whole.Z {
+		n += 4 * int64(len(s.whole.Z[i]))
+	}
+	for i := range s.whole.G {
+		n += 4 * int64(len(s.whole.G[i]))
+	}
+	return n
+}
+
+// Run computes n images given as float32 NCHW. The result is valid until the
+// next run. What an image yields does not depend on the others, nor on the
+// number of workers.
+func (s *Session) Run(images []float32, n int) (*Result, error) {
+	if n < 1 || n > s.maxBatch {
+		return nil, fmt.Errorf("nn: batch of %d images in a session for 1 to %d", n, s.maxBatch)
+	}
+	if len(images) < n*s.inputFloat {
+		return nil, fmt.Errorf("nn: %d values are not %d images of %v", len(images), n, s.program.input)
+	}
+	s.images, s.n = images, n
+	s.parts = max((n+s.chunk-1)/s.chunk, min(len(s.workers), n))
+	if r := s.parts % len(s.workers); r != 0 && s.parts > len(s.workers) {
+		s.parts = min(n, s.parts+len(s.workers)-r) // an equal share for all
+	}
+	s.nextPart.Store(0)
+	s.wait.Add(len(s.workers) - 1)
+	for _, w := range s.workers[1:] {
+		go w.loop()
+	}
+	s.work(s.workers[0])
+	s.wait.Wait()
+	s.images = nil
+
+	p, r := s.program, &s.result
+	r.N = n
+	r.Logits, r.Feature = s.whole.Logits[:n*p.k], s.whole.Feature[:n*p.f]
+	for i, c := range p.layers {
+		r.Z[i] = s.whole.Z[i][:n*c]
+		if s.gradients {
+			r.G[i] = s.whole.G[i][:n*c]
+		}
+	}
+	return r, nil
+}
+
+// work runs chunks until none is left.
+func (s *Session) work(w *worker) {
+	for {
+		part := int(s.nextPart.Add(1)) - 1
+		if part >= s.parts {
+			return
+		}
+		first, last := part*s.n/s.parts, (part+1)*s.n/s.parts
+		w.ws.first = first
+		w.ws.images = s.images[first*s.inputFloat : last*s.inputFloat]
+		for _, j := range s.program.jobs {
+			for t := range tasks(j, last-first, 1) {
+				j.run(&w.ws, last-first, t, 1, &w.scratch)
+			}
+		}
+		w.ws.images = nil
+	}
+}
