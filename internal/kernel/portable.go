@@ -60,16 +60,17 @@ func addBlock(acc *sums, a *TileArgs, i, j int) {
 	a0, a1, a2, a3 := p0[0], p0[1], p0[2], p0[3]
 	b0, b1, b2, b3 := p1[0], p1[1], p1[2], p1[3]
 	c0, c1, c2, c3 := p2[0], p2[1], p2[2], p2[3]
-	w := unsafe.Add(unsafe.Pointer(a.Weights), 4*j)
+	w := unsafe.Slice(a.Weights, a.Taps*a.Cin*portableWidth)
 	for t := range a.Taps {
 		off := *(*int64)(unsafe.Add(unsafe.Pointer(a.TapOff), 8*t))
-		in := unsafe.Add(unsafe.Pointer(a.In), off)
-		x := unsafe.Slice((*float32)(unsafe.Add(in, a.InOff[i])), a.Cin)
-		y := unsafe.Slice((*float32)(unsafe.Add(in, a.InOff[i+1])), a.Cin)
-		z := unsafe.Slice((*float32)(unsafe.Add(in, a.InOff[i+2])), a.Cin)
+		// One addition each: a pointer in between might lie outside of the slice.
+		in := unsafe.Pointer(a.In)
+		x := unsafe.Slice((*float32)(unsafe.Add(in, a.InOff[i]+off)), a.Cin)
+		y := unsafe.Slice((*float32)(unsafe.Add(in, a.InOff[i+1]+off)), a.Cin)
+		z := unsafe.Slice((*float32)(unsafe.Add(in, a.InOff[i+2]+off)), a.Cin)
 		y, z = y[:len(x)], z[:len(x)]
 		for c, u := range x {
-			k := (*[4]float32)(w)
+			k := (*[4]float32)(w[j : j+4 : j+4])
 			k0, k1, k2, k3 := k[0], k[1], k[2], k[3]
 			a0 += u * k0
 			a1 += u * k1
@@ -85,7 +86,7 @@ func addBlock(acc *sums, a *TileArgs, i, j int) {
 			c1 += s * k1
 			c2 += s * k2
 			c3 += s * k3
-			w = unsafe.Add(w, 4*portableWidth)
+			w = w[portableWidth:]
 		}
 	}
 	*p0 = [4]float32{a0, a1, a2, a3}
