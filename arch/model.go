@@ -9,6 +9,9 @@ package arch
 import (
 	"fmt"
 	"strings"
+
+	"nac/nn"
+	"nac/weights"
 )
 
 // Layer is a place in a network whose activations can be read.
@@ -34,6 +37,9 @@ type Request struct {
 	// Gradients asks for the KL gradients too. Without it only the forward pass
 	// runs and LayerStates.G is nil.
 	Gradients bool
+	// Kernel names the instruction set to compute with: "avx512", "avx2" or
+	// "portable". Empty means the best that the machine runs.
+	Kernel string
 }
 
 // LayerStates are the pooled states of one layer for a batch.
@@ -52,10 +58,103 @@ type Batch struct {
 	States  []LayerStates
 }
 
-func unknownLayer(model, name string, layers []Layer) error {
-	names := make([]string, len(layers))
-	for i, l := range layers {
+// Model is a network with its weights. It is read-only and may be shared.
+type Model struct {
+	Name      string
+	Classes   int    // K
+	Features  int    // F, the length of the penultimate feature
+	InputSize [3]int // channels, height and width of an image
+	// Layers are the places that can be read, the deepest first.
+	Layers []Layer
+
+	graph           *nn.Graph
+	nodes           []*nn.Node // of Layers
+	logits, feature *nn.Node
+	head            Head
+}
+
+// family is an entry of the table of architectures.
+type family struct {
+	name  string
+	about string
+	build func(b *builder)
+}
+
+// families is the table: one line adds an architecture.
+var families = []family{
+	{"resnet20", "He et al. 2016 for CIFAR, 20 layers, option A shortcuts", cifarResNet(3)},
+	{"resnet32", "the same, 32 layers", cifarResNet(5)},
+	{"resnet44", "the same, 44 layers", cifarResNet(7)},
+	{"resnet56", "the same, 56 layers", cifarResNet(9)},
+	{"resnet18_32x32", "ResNet-18 with a 3x3 stem, as OpenOOD trains it on CIFAR", smallResNet18(32)},
+	{"resnet18_64x64", "the same for 64x64 images, as OpenOOD trains it on Tiny ImageNet", smallResNet18(64)},
+	{"resnet18_224x224", "ResNet-18 of torchvision, as OpenOOD trains it on ImageNet-200", imageNetResNet(basicBlock, 2, 2, 2, 2)},
+	{"resnet18", "the same, with torchvision's own name", imageNetResNet(basicBlock, 2, 2, 2, 2)},
+	{"resnet34", "ResNet-34 of torchvision", imageNetResNet(basicBlock, 3, 4, 6, 3)},
+	{"resnet50", "ResNet-50 of torchvision", imageNetResNet(bottleneck, 3, 4, 6, 3)},
+	{"resnet101", "ResNet-101 of torchvision", imageNetResNet(bottleneck, 3, 4, 23, 3)},
+}
+
+// Names lists the architectures that Load knows.
+func Names() []string {
+	names := make([]string, len(families))
+	for i, f := range families {
+		names[i] = f.name
+	}
+	return names
+}
+
+// About describes an architecture in a few words; it is empty for an unknown one.
+func About(name string) string {
+	for _, f := range families {
+		if f.name == name {
+			return f.about
+		}
+	}
+	return ""
+}
+
+// Load builds the named architecture from a checkpoint. The number of classes is
+// that of the checkpoint's last linear layer. A tensor that is missing,
+// unexpected, wrongly shaped or not finite is an error that lists all such
+// tensors.
+func Load(name string, sd *weights.StateDict) (*Model, error) {
+	for _, f := range families {
+		if f.name == name {
+			b := newBuilder(sd)
+			f.build(b)
+			m, err := b.model(name)
+			if err != nil {
+				return nil, fmt.Errorf("arch: %s: %w", name, err)
+			}
+			return m, nil
+		}
+	}
+	return nil, fmt.Errorf("arch: no architecture %q; known are %s", name, strings.Join(Names(), ", "))
+}
+
+// Layer returns the named layer. The error for an unknown one lists those there are.
+func (m *Model) Layer(name string) (Layer, error) {
+	i, err := m.layer(name)
+	if err != nil {
+		return Layer{}, err
+	}
+	return m.Layers[i], nil
+}
+
+func (m *Model) layer(name string) (int, error) {
+	for i, l := range m.Layers {
+		if l.Name == name {
+			return i, nil
+		}
+	}
+	names := make([]string, len(m.Layers))
+	for i, l := range m.Layers {
 		names[i] = l.Name
 	}
-	return fmt.Errorf("arch: %s has no layer %q; its layers are %s", model, name, strings.Join(names, ", "))
+	return 0, fmt.Errorf("arch: %s has no layer %q; its layers are %s", m.Name, name, strings.Join(names, ", "))
 }
+
+// Head returns the last linear layer. Its slices are the model's own: do not
+// write to them.
+func (m *Model) Head() Head { return m.head }

@@ -1,0 +1,99 @@
+package arch
+
+import (
+	"slices"
+
+	"nac/nn"
+	"nac/weights"
+)
+
+// builder makes a graph from a checkpoint's tensors and notes which it asked
+// for, so that a family names each tensor once.
+type builder struct {
+	sd     *weights.StateDict
+	specs  []weights.Spec
+	graph  *nn.Graph
+	layers []Layer
+	nodes  []*nn.Node
+
+	input           nn.Shape
+	logits, feature *nn.Node
+	head            Head
+}
+
+func newBuilder(sd *weights.StateDict) *builder {
+	return &builder{sd: sd, graph: nn.NewGraph()}
+}
+
+// tensor returns the named tensor. One that is missing or wrongly shaped is
+// zeros here and an error in model.
+func (b *builder) tensor(name string, shape ...int) []float32 {
+	b.specs = append(b.specs, weights.Spec{Name: name, Shape: shape})
+	if t, ok := b.sd.Lookup(name); ok && slices.Equal(t.Shape, shape) {
+		return t.Data
+	}
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return make([]float32, n)
+}
+
+// image is the network's input.
+func (b *builder) image(c, h, w int) *nn.Node {
+	b.input = nn.Shape{C: c, H: h, W: w}
+	return b.graph.Input(b.input)
+}
+
+// conv is a convolution without bias.
+func (b *builder) conv(name string, x *nn.Node, out, size, stride, pad int) *nn.Node {
+	w := b.tensor(name+".weight", out, x.Shape().C, size, size)
+	return b.graph.Conv(x, w, nil, nn.ConvShape{Size: size, Stride: stride, Pad: pad})
+}
+
+// norm is PyTorch's BatchNorm2d with its default epsilon.
+func (b *builder) norm(name string, x *nn.Node) *nn.Node {
+	c := x.Shape().C
+	return b.graph.BatchNorm(x, b.tensor(name+".weight", c), b.tensor(name+".bias", c),
+		b.tensor(name+".running_mean", c), b.tensor(name+".running_var", c), 1e-5)
+}
+
+// layer names an activation. Families call it from the image on, so the deepest
+// comes last.
+func (b *builder) layer(name string, x *nn.Node) {
+	s := x.Shape()
+	b.layers = append(b.layers, Layer{Name: name, Channels: s.C, Height: s.H, Width: s.W})
+	b.nodes = append(b.nodes, x)
+}
+
+// classifier is the last linear layer; as many classes as the checkpoint has.
+func (b *builder) classifier(name string, x *nn.Node) {
+	classes, features := 1, x.Shape().C
+	if t, ok := b.sd.Lookup(name + ".weight"); ok && len(t.Shape) == 2 {
+		classes = t.Shape[0]
+	}
+	b.head = Head{Weight: b.tensor(name+".weight", classes, features), Bias: b.tensor(name+".bias", classes)}
+	b.feature = x
+	b.logits = b.graph.Linear(x, b.head.Weight, b.head.Bias)
+	b.layer(name, b.logits)
+}
+
+func (b *builder) model(name string) (*Model, error) {
+	if err := b.sd.Match(b.specs); err != nil {
+		return nil, err
+	}
+	slices.Reverse(b.layers)
+	slices.Reverse(b.nodes)
+	return &Model{
+		Name:      name,
+		Classes:   b.logits.Shape().C,
+		Features:  b.feature.Shape().C,
+		InputSize: [3]int{b.input.C, b.input.H, b.input.W},
+		Layers:    b.layers,
+		graph:     b.graph,
+		nodes:     b.nodes,
+		logits:    b.logits,
+		feature:   b.feature,
+		head:      b.head,
+	}, nil
+}

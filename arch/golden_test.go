@@ -1,0 +1,169 @@
+package arch
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"nac/internal/kernel"
+	"nac/internal/safetensors"
+	"nac/internal/shareddata"
+	"nac/weights"
+)
+
+// uniform is the reference numbers' made values: in [0,1), by tensor name and index.
+func uniform(name string, i int) float64 {
+	h := uint64(0xCBF29CE484222325)
+	for _, c := range []byte(name) {
+		h = (h ^ uint64(c)) * 0x100000001B3
+	}
+	x := h + uint64(i) + 0x9E3779B97F4A7C15
+	x = (x ^ x>>30) * 0xBF58476D1CE4E5B9
+	x = (x ^ x>>27) * 0x94D049BB133111EB
+	x ^= x >> 31
+	return float64(x>>40) / (1 << 24)
+}
+
+func filled(name string, n int, f func(u float64) float64) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(f(uniform(name, i)))
+	}
+	return v
+}
+
+func TestUniform(t *testing.T) {
+	for i, want := range []float32{-1.6087267, -1.4100857, 0.2963376} {
+		if got := float32(2 * (2*uniform("input", i) - 1)); got != want {
+			t.Errorf("input %d is %v, want %v", i, got, want)
+		}
+	}
+}
+
+// made returns a checkpoint of made values for an architecture.
+func made(t testing.TB, name string, classes int, gain float64) *weights.StateDict {
+	t.Helper()
+	for _, f := range families {
+		if f.name != name {
+			continue
+		}
+		// An empty checkpoint shows what the family asks for.
+		b := newBuilder(weights.New("nothing"))
+		f.build(b)
+		sd := weights.New("made")
+		for _, spec := range b.specs {
+			shape := append([]int{}, spec.Shape...)
+			if strings.HasPrefix(spec.Name, "fc.") || strings.HasPrefix(spec.Name, "linear.") {
+				shape[0] = classes
+			}
+			n, fan := 1, 1
+			for i, d := range shape {
+				n *= d
+				if i > 0 {
+					fan *= d
+				}
+			}
+			var value func(u float64) float64
+			switch {
+			case strings.HasSuffix(spec.Name, ".running_var"), strings.HasSuffix(spec.Name, ".weight") && len(shape) == 1:
+				value = func(u float64) float64 { return 0.5 + u }
+			case strings.HasSuffix(spec.Name, ".weight"):
+				scale := gain * math.Sqrt(3/float64(fan))
+				value = func(u float64) float64 { return (2*u - 1) * scale }
+			default:
+				value = func(u float64) float64 { return 0.1 * (2*u - 1) }
+			}
+			sd.Set(spec.Name, weights.Tensor{Shape: shape, Data: filled(spec.Name, n, value)})
+		}
+		return sd
+	}
+	t.Fatalf("no architecture %q", name)
+	return nil
+}
+
+func madeInput(size [3]int, n int) []float32 {
+	return filled("input", n*size[0]*size[1]*size[2], func(u float64) float64 { return 2 * (2*u - 1) })
+}
+
+// The reference numbers were made by the PyTorch reference in float64. A ReLU
+// input in ResNet-50's layer3 lies so near zero that the reference's own float32
+// run is off by 9e-5 from there on; hence its own tolerance for the lower layers.
+var goldens = []struct {
+	file, arch string
+	classes    int
+	gain       float64
+	layers     []string
+	loose      map[string]float64
+}{
+	{"akamaster_resnet20_c10", "resnet20", 10, 1.1, []string{"avgpool", "layer3", "layer2", "layer1"}, nil},
+	{"resnet18_32x32_c10", "resnet18_32x32", 10, 1.1, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, nil},
+	{"resnet18_32x32_c100", "resnet18_32x32", 100, 1.1, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, nil},
+	{"resnet18_224x224_c200", "resnet18_224x224", 200, 1.0, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, nil},
+	{"resnet50_c1000", "resnet50", 1000, 0.9, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"},
+		map[string]float64{"layer2": 5e-4, "layer1": 5e-4}},
+}
+
+const (
+	stateTolerance    = 1e-5
+	gradientTolerance = 3e-5
+)
+
+func TestGolden(t *testing.T) {
+	for _, g := range goldens {
+		t.Run(g.file, func(t *testing.T) {
+			file, err := safetensors.Read(shareddata.Path(t, "golden", "arch_"+g.file+".safetensors"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := Load(g.arch, made(t, g.arch, g.classes, g.gain))
+			if err != nil {
+				t.Fatal(err)
+			}
+			images := madeInput(m.InputSize, 4)
+			for _, set := range kernel.Available() {
+				if set.Name() == "portable" && m.InputSize[1] > 32 && set != kernel.Best() {
+					continue // minutes; the portable build's own run covers it
+				}
+				t.Run(set.Name(), func(t *testing.T) {
+					e, err := m.NewExtractor(Request{Layers: g.layers, Gradients: true, Kernel: set.Name()}, 4, 0)
+					if err != nil {
+						t.Fatal(err)
+					}
+					got, err := e.Run(images, 4)
+					if err != nil {
+						t.Fatal(err)
+					}
+					near(t, file, "logits", got.Logits, stateTolerance)
+					for _, s := range got.States {
+						near(t, file, s.Name+".state", s.Z, stateTolerance)
+						near(t, file, s.Name+".kl_grad", s.G, max(gradientTolerance, g.loose[s.Name]))
+					}
+				})
+			}
+		})
+	}
+}
+
+// near compares with a reference tensor by largest difference over largest value.
+func near(t *testing.T, file *safetensors.File, name string, got []float32, tolerance float64) {
+	t.Helper()
+	want, _, err := file.Float32s(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(want) {
+		t.Errorf("%s: %d values, want %d", name, len(got), len(want))
+		return
+	}
+	worst, top := 0.0, 0.0
+	for i, w := range want {
+		d := math.Abs(float64(got[i]) - float64(w))
+		if math.IsNaN(d) {
+			d = math.Inf(1)
+		}
+		worst, top = max(worst, d), max(top, math.Abs(float64(w)))
+	}
+	if worst > tolerance*top {
+		t.Errorf("%s: off by %.2g relative, tolerance %.2g", name, worst/top, tolerance)
+	}
+}
