@@ -2,6 +2,7 @@ package arch
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,27 +86,30 @@ func madeInput(size [3]int, n int) []float32 {
 	return filled("input", n*size[0]*size[1]*size[2], func(u float64) float64 { return 2 * (2*u - 1) })
 }
 
-// The reference numbers were made by the PyTorch reference in float64. A ReLU
-// input in ResNet-50's layer3 lies so near zero that the reference's own float32
-// run is off by 9e-5 from there on; hence its own tolerance for the lower layers.
+// The reference numbers were made by the PyTorch reference in float64. A few ReLU
+// inputs lie so near zero that float32 rounding decides their sign, and with it
+// whether a unit's whole gradient passes: the reference's own float32 run is off
+// by 9e-5 below ResNet-50's layer3. Ours flips one unit of one image in layer4 of
+// ResNet-18 at 224x224, the other three images being within 2e-6, and several in
+// ResNet-50. Layers below such a unit have the tolerance flippedTolerance.
 var goldens = []struct {
 	file, arch string
 	classes    int
 	gain       float64
 	layers     []string
-	loose      map[string]float64
+	flips      []string // layers below a unit at zero
 }{
 	{"akamaster_resnet20_c10", "resnet20", 10, 1.1, []string{"avgpool", "layer3", "layer2", "layer1"}, nil},
 	{"resnet18_32x32_c10", "resnet18_32x32", 10, 1.1, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, nil},
 	{"resnet18_32x32_c100", "resnet18_32x32", 100, 1.1, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, nil},
-	{"resnet18_224x224_c200", "resnet18_224x224", 200, 1.0, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, nil},
-	{"resnet50_c1000", "resnet50", 1000, 0.9, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"},
-		map[string]float64{"layer2": 5e-4, "layer1": 5e-4}},
+	{"resnet18_224x224_c200", "resnet18_224x224", 200, 1.0, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, []string{"layer3", "layer2", "layer1"}},
+	{"resnet50_c1000", "resnet50", 1000, 0.9, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, []string{"layer3", "layer2", "layer1"}},
 }
 
 const (
 	stateTolerance    = 1e-5
 	gradientTolerance = 3e-5
+	flippedTolerance  = 5e-4
 )
 
 func TestGolden(t *testing.T) {
@@ -121,9 +125,6 @@ func TestGolden(t *testing.T) {
 			}
 			images := madeInput(m.InputSize, 4)
 			for _, set := range kernel.Available() {
-				if set.Name() == "portable" && m.InputSize[1] > 32 && set != kernel.Best() {
-					continue // minutes; the portable build's own run covers it
-				}
 				t.Run(set.Name(), func(t *testing.T) {
 					e, err := m.NewExtractor(Request{Layers: g.layers, Gradients: true, Kernel: set.Name()}, 4, 0)
 					if err != nil {
@@ -136,7 +137,11 @@ func TestGolden(t *testing.T) {
 					near(t, file, "logits", got.Logits, stateTolerance)
 					for _, s := range got.States {
 						near(t, file, s.Name+".state", s.Z, stateTolerance)
-						near(t, file, s.Name+".kl_grad", s.G, max(gradientTolerance, g.loose[s.Name]))
+						tolerance := gradientTolerance
+						if slices.Contains(g.flips, s.Name) {
+							tolerance = flippedTolerance
+						}
+						near(t, file, s.Name+".kl_grad", s.G, tolerance)
 					}
 				})
 			}
@@ -147,15 +152,26 @@ func TestGolden(t *testing.T) {
 // near compares with a reference tensor by largest difference over largest value.
 func near(t *testing.T, file *safetensors.File, name string, got []float32, tolerance float64) {
 	t.Helper()
+	want := reference(t, file, name, len(got))
+	worst, top := distance(got, want)
+	if worst > tolerance*top {
+		t.Errorf("%s: off by %.2g relative, tolerance %.2g", name, worst/top, tolerance)
+	}
+}
+
+func reference(t *testing.T, file *safetensors.File, name string, n int) []float32 {
+	t.Helper()
 	want, _, err := file.Float32s(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != len(want) {
-		t.Errorf("%s: %d values, want %d", name, len(got), len(want))
-		return
+	if len(want) != n {
+		t.Fatalf("%s: %d values, want %d", name, n, len(want))
 	}
-	worst, top := 0.0, 0.0
+	return want
+}
+
+func distance(got, want []float32) (worst, top float64) {
 	for i, w := range want {
 		d := math.Abs(float64(got[i]) - float64(w))
 		if math.IsNaN(d) {
@@ -163,7 +179,5 @@ func near(t *testing.T, file *safetensors.File, name string, got []float32, tole
 		}
 		worst, top = max(worst, d), max(top, math.Abs(float64(w)))
 	}
-	if worst > tolerance*top {
-		t.Errorf("%s: off by %.2g relative, tolerance %.2g", name, worst/top, tolerance)
-	}
+	return worst, top
 }
