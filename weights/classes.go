@@ -36,7 +36,8 @@ func init() {
 	allow(class{call: newBytes}, "_codecs.encode", "builtins.bytearray", "__builtin__.bytearray", "builtins.bytes")
 	allow(class{call: newDevice}, "torch.device")
 	// A defaultdict names the class of its missing values.
-	allow(class{}, "builtins.int", "builtins.float", "builtins.str", "builtins.bool", "__builtin__.int", "__builtin__.float", "__builtin__.str", "__builtin__.bool")
+	allow(class{}, "builtins.int", "builtins.float", "builtins.str", "builtins.bool",
+		"__builtin__.int", "__builtin__.long", "__builtin__.float", "__builtin__.str", "__builtin__.unicode", "__builtin__.bool")
 	// A tensor with attributes names its own class.
 	allow(class{}, "torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
 

@@ -100,7 +100,7 @@ type unpickler struct {
 }
 
 func newUnpickler(r io.ReaderAt, size int64, steps *int) *unpickler {
-	return &unpickler{r: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), 1<<16), left: size, size: size, steps: steps, storages: make(map[string]*storage)}
+	return &unpickler{r: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), 1<<13), left: size, size: size, steps: steps, storages: make(map[string]*storage)}
 }
 
 // position is the number of bytes read so far.
