@@ -59,7 +59,12 @@ func BenchmarkScore(b *testing.B) {
 // BenchmarkSlots measures finding the bins alone.
 func BenchmarkSlots(b *testing.B) {
 	run(b, func(l *Layer, z, g []float32, n int) error {
-		l.blocks(z, g, n, 4, func(int, int, []uint32) {})
+		var buf [maxBlock]uint32
+		for first := 0; first < l.channels; first += maxBlock {
+			for row := range n {
+				l.locate(buf[:min(maxBlock, l.channels-first)], z, g, row, first)
+			}
+		}
 		return nil
 	})
 }

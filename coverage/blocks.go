@@ -1,43 +1,38 @@
 package coverage
 
 const (
-	// blockChannels is how many channels of one sample are looked up at a time,
-	// into a buffer that stays in the first-level cache.
-	blockChannels = 256
+	// maxBlock is how many channels of one sample are looked up at a time, into
+	// a buffer that stays in the first-level cache.
+	maxBlock = 256
+	// minBlock keeps reads of a sample's row at whole cache lines, and the cost
+	// of starting a block small.
+	minBlock = 64
 	// blockBytes is how much of a histogram is worked on at a time when there
 	// are many samples: a share of the second-level cache.
-	blockBytes = 128 << 10
-	// minBlockChannels keeps reads of a sample's row at whole cache lines.
-	minBlockChannels = 16
+	blockBytes = 256 << 10
 )
 
-// blocks calls visit for every sample and every block of channels, with the
-// number of the block's first channel, the sample, and for each channel of the
-// block where its state falls: channel's number in the block times stride, plus
-// slot. Blocks are the outer loop, so that a large histogram of entries of the
-// given size is gone through once, piece by piece.
-func (l *Layer) blocks(z, g []float32, n, entrySize int, visit func(first, row int, at []uint32)) {
-	var buf [blockChannels]uint32
-	stride := l.look.stride()
-	width := blockChannels
-	if n > 1 {
-		width = min(width, max(minBlockChannels, blockBytes/(stride*entrySize)&^(minBlockChannels-1)))
+// blockWidth returns how many channels to work on at a time. Callers go
+// through blocks of channels outside and samples inside, so that a histogram
+// larger than the caches is gone through once, piece by piece.
+func (l *Layer) blockWidth(n, entrySize int) int {
+	if n == 1 {
+		return maxBlock
 	}
-	f := l.settings.Func
-	for first := 0; first < l.channels; first += width {
-		at := buf[:min(width, l.channels-first)]
-		for row := range n {
-			from := row*l.channels + first
-			to := from + len(at)
-			switch {
-			case !f.UsesGradient():
-				l.look.values(at, z[from:to], uint32(stride))
-			case !f.UsesActivation():
-				l.look.values(at, g[from:to], uint32(stride))
-			default:
-				l.look.products(at, z[from:to], g[from:to], uint32(stride))
-			}
-			visit(first, row, at)
-		}
+	return min(maxBlock, max(minBlock, blockBytes/(l.look.stride()*entrySize)&^(minBlock-1)))
+}
+
+// locate writes, for each of the len(at) channels of a sample from channel
+// first, where its state falls in a table that begins at that channel.
+func (l *Layer) locate(at []uint32, z, g []float32, row, first int) {
+	from := row*l.channels + first
+	to := from + len(at)
+	switch f := l.settings.Func; {
+	case !f.UsesGradient():
+		l.look.slots(at, z[from:to], nil, uint32(l.look.stride()))
+	case !f.UsesActivation():
+		l.look.slots(at, g[from:to], nil, uint32(l.look.stride()))
+	default:
+		l.look.slots(at, z[from:to], g[from:to], uint32(l.look.stride()))
 	}
 }

@@ -65,12 +65,18 @@ func (l *Layer) Add(z, g []float32, n int) error {
 	}
 	l.table.Store(nil)
 	l.samples += int64(n)
-	l.blocks(z, g, n, 4, func(first, row int, at []uint32) {
+	var buf [maxBlock]uint32
+	width := l.blockWidth(n, 4)
+	for first := 0; first < l.channels; first += width {
+		at := buf[:min(width, l.channels-first)]
 		counts := l.counts[first*l.look.stride():]
-		for _, p := range at {
-			counts[p]++
+		for row := range n {
+			l.locate(at, z, g, row, first)
+			for _, p := range at {
+				counts[p]++
+			}
 		}
-	})
+	}
 	return nil
 }
 
@@ -111,7 +117,12 @@ func (l *Layer) Score(z, g []float32, n int, dst []float32) error {
 	if len(dst) != n {
 		return fmt.Errorf("coverage: layer %q: room for %d scores of %d samples", l.settings.Layer, len(dst), n)
 	}
-	sums := make([]uint64, n)
+	var small [maxBlock]uint64 // spares an allocation for the usual batch
+	sums := small[:0]
+	if n > len(small) {
+		sums = make([]uint64, n)
+	}
+	sums = sums[:n]
 	if err := l.sums(z, g, n, sums); err != nil {
 		return err
 	}
@@ -145,16 +156,11 @@ func (l *Layer) ScoreNeurons(z, g []float32, n int, dst []float32) error {
 		return fmt.Errorf("coverage: layer %q: room for %d values of %d samples with %d channels", l.settings.Layer, len(dst), n, l.channels)
 	}
 	limit := uint32(l.settings.O)
-	l.blocks(z, g, n, 4, func(first, row int, at []uint32) {
-		counts := l.counts[first*l.look.stride():]
-		out := dst[row*l.channels+first:]
-		for i, p := range at {
-			slot := int(p) - i*l.look.stride()
-			if l.look.bins[slot] >= 0 {
-				out[i] = float32(min(counts[p], limit)) / float32(limit)
-			} else {
-				out[i] = 0
-			}
+	l.each(z, g, n, func(i, channel, slot int) {
+		dst[i] = 0
+		if l.look.bins[slot] >= 0 {
+			count := l.counts[channel*l.look.stride()+slot]
+			dst[i] = float32(min(count, limit)) / float32(limit)
 		}
 	})
 	return nil
@@ -169,13 +175,23 @@ func (l *Layer) Bins(z, g []float32, n int, dst []int32) error {
 	if len(dst) != n*l.channels {
 		return fmt.Errorf("coverage: layer %q: room for %d bins of %d samples with %d channels", l.settings.Layer, len(dst), n, l.channels)
 	}
-	l.blocks(z, g, n, 4, func(first, row int, at []uint32) {
-		out := dst[row*l.channels+first:]
-		for i, p := range at {
-			out[i] = l.look.bins[int(p)-i*l.look.stride()]
-		}
-	})
+	l.each(z, g, n, func(i, _, slot int) { dst[i] = l.look.bins[slot] })
 	return nil
+}
+
+// each visits every state: its place among the states, its channel and its slot.
+func (l *Layer) each(z, g []float32, n int, visit func(i, channel, slot int)) {
+	stride := l.look.stride()
+	at := make([]uint32, min(maxBlock, l.channels))
+	for row := range n {
+		for first := 0; first < l.channels; first += maxBlock {
+			at := at[:min(maxBlock, l.channels-first)]
+			l.locate(at, z, g, row, first)
+			for c, p := range at {
+				visit(row*l.channels+first+c, first+c, int(p)-c*stride)
+			}
+		}
+	}
 }
 
 // Counts returns a copy of the histograms, [channel][bin] with M-1 bins.

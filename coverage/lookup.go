@@ -54,7 +54,7 @@ func pulledBack(f StateFunc, alpha float32, th []float64) []int32 {
 // Where no cell holds more than one threshold (nearly always), one comparison
 // settles the rest.
 type lookup struct {
-	cells  []uint16 // non-negative arguments by rising, then negative by rising magnitude
+	cells  []uint16 // those of arguments from +0 up, then from -0 down, and one unused
 	half   int32    // cells per sign
 	lo     int32    // shifted magnitude of cell 0, which extends down to 0
 	shift  uint8    // magnitude bits below a cell
@@ -143,7 +143,7 @@ func (t *lookup) cut(pos, neg []uint32, shift uint8) *lookup {
 }
 
 func (t *lookup) layOut(shift uint8, lo, half int32) *lookup {
-	n := &lookup{cells: make([]uint16, 2*half), half: half, lo: lo, shift: shift, single: true, keys: t.keys, bins: t.bins}
+	n := &lookup{cells: make([]uint16, 2*half+1), half: half, lo: lo, shift: shift, single: true, keys: t.keys, bins: t.bins}
 	thresholds := t.keys[:len(t.keys)-1]
 	upTo := func(k int32) int { // thresholds at or below k
 		at, found := slices.BinarySearch(thresholds, k)

@@ -2,56 +2,59 @@ package coverage
 
 import "math"
 
-// products writes into dst[i] the table position i*stride + slot(z[i]*g[i]).
-func (t *lookup) products(dst []uint32, z, g []float32, stride uint32) {
-	if !t.single {
-		pos := uint32(0)
-		for i := range dst {
-			dst[i] = pos + uint32(t.slot(math.Float32bits(float32(z[i]*g[i]))))
-			pos += stride
-		}
+//go:generate sh -c "cd _gen && go run . -out ../slots_amd64.s"
+
+// slots writes where each argument falls in a table of stride entries per
+// argument:
+//
+//	for i := range dst { dst[i] = i*stride + t.slot(bits(x[i])) }
+//
+// The argument x is float32(z*g), or z alone if g is nil. z and g are as long
+// as dst. i*stride fits 32 bits.
+func (t *lookup) slots(dst []uint32, z, g []float32, stride uint32) {
+	done := 0
+	if t.single {
+		done = t.vectorSlots(dst, z, g, stride)
+	}
+	if done == len(dst) {
 		return
 	}
-	cells, keys := t.cells, t.keys
-	lo, last, half := t.lo, t.half-1, t.half
-	shift := t.shift & 31
-	z = z[:len(dst)]
-	g = g[:len(dst)]
-	pos := uint32(0)
-	for i := range dst {
-		bits := math.Float32bits(float32(z[i] * g[i]))
-		sign := int32(bits) >> 31
-		c := min(max(int32(bits&^signBit>>shift)-lo, 0), last) + sign&half
-		s := cells[c]
-		k := int32(bits) ^ int32(uint32(sign)>>1)
-		// One more slot if k >= keys[s], without a branch.
-		dst[i] = pos + uint32(s) + uint32(1+(int64(k)-int64(keys[s]))>>63)
-		pos += stride
+	first := uint32(done) * stride
+	dst, z = dst[done:], z[done:]
+	if g != nil {
+		for i, v := range g[done:] {
+			dst[i] = math.Float32bits(float32(z[i] * v))
+		}
+	} else {
+		for i, v := range z {
+			dst[i] = math.Float32bits(v)
+		}
+	}
+	if t.single {
+		t.portableSlots(dst, first, stride)
+		return
+	}
+	for i, b := range dst {
+		dst[i] = first + uint32(i)*stride + uint32(t.slot(b))
 	}
 }
 
-// values is products for an argument that needs no product.
-func (t *lookup) values(dst []uint32, x []float32, stride uint32) {
-	if !t.single {
-		pos := uint32(0)
-		for i := range dst {
-			dst[i] = pos + uint32(t.slot(math.Float32bits(x[i])))
-			pos += stride
-		}
-		return
-	}
+// portableSlots replaces the bits of each argument with its place. It is
+// lookup.slot without a branch: about every third argument would be mispredicted.
+func (t *lookup) portableSlots(dst []uint32, first, stride uint32) {
 	cells, keys := t.cells, t.keys
-	lo, last, half := t.lo, t.half-1, t.half
-	shift := t.shift & 31
-	x = x[:len(dst)]
-	pos := uint32(0)
-	for i := range dst {
-		bits := math.Float32bits(x[i])
-		sign := int32(bits) >> 31
-		c := min(max(int32(bits&^signBit>>shift)-lo, 0), last) + sign&half
-		s := cells[c]
-		k := int32(bits) ^ int32(uint32(sign)>>1)
-		dst[i] = pos + uint32(s) + uint32(1+(int64(k)-int64(keys[s]))>>63)
-		pos += stride
+	lo, last, half, shift := t.lo, t.half-1, t.half, t.shift&31
+	at := first + 1
+	for i, b := range dst {
+		sign := int32(b) >> 31
+		c := int32(b&^signBit>>shift) - lo
+		c &^= c >> 31 // max(c, 0)
+		over := last - c
+		c += over & (over >> 31) // min(c, last)
+		s := cells[c+sign&half]
+		k := int32(b) ^ int32(uint32(sign)>>1)
+		// Less 1 if k < keys[s], against the 1 in at.
+		dst[i] = at + uint32(s) + uint32((int64(k)-int64(keys[s]))>>63)
+		at += stride
 	}
 }

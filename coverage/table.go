@@ -51,31 +51,26 @@ func capCounts[T uint8 | uint16 | uint32](l *Layer) []T {
 func (t *table) sums(l *Layer, z, g []float32, n int, sums []uint64) {
 	switch {
 	case t.b8 != nil:
-		l.blocks(z, g, n, 1, func(first, row int, at []uint32) {
-			sums[row] += sumAt(t.b8[first*l.look.stride():], at)
-		})
+		sumCapped(t.b8, l, z, g, n, l.blockWidth(n, 1), sums)
 	case t.b16 != nil:
-		l.blocks(z, g, n, 2, func(first, row int, at []uint32) {
-			sums[row] += sumAt(t.b16[first*l.look.stride():], at)
-		})
+		sumCapped(t.b16, l, z, g, n, l.blockWidth(n, 2), sums)
 	default:
-		l.blocks(z, g, n, 4, func(first, row int, at []uint32) {
-			sums[row] += sumAt(t.b32[first*l.look.stride():], at)
-		})
+		sumCapped(t.b32, l, z, g, n, l.blockWidth(n, 4), sums)
 	}
 }
 
-func sumAt[T uint8 | uint16 | uint32](t []T, at []uint32) uint64 {
-	var a, b, c, d uint64
-	for len(at) >= 4 {
-		a += uint64(t[at[0]])
-		b += uint64(t[at[1]])
-		c += uint64(t[at[2]])
-		d += uint64(t[at[3]])
-		at = at[4:]
+func sumCapped[T uint8 | uint16 | uint32](capped []T, l *Layer, z, g []float32, n, width int, sums []uint64) {
+	var buf [maxBlock]uint32
+	for first := 0; first < l.channels; first += width {
+		at := buf[:min(width, l.channels-first)]
+		block := capped[first*l.look.stride():]
+		for row := range n {
+			l.locate(at, z, g, row, first)
+			var sum uint64
+			for _, p := range at {
+				sum += uint64(block[p])
+			}
+			sums[row] += sum
+		}
 	}
-	for _, p := range at {
-		a += uint64(t[p])
-	}
-	return a + b + c + d
 }
