@@ -16,9 +16,16 @@ func tile6x32AVX512(a *TileArgs)
 //go:noescape
 func tile6x64AVX512(a *TileArgs)
 
+//go:noescape
+func winogradInputAVX2(a *WinogradInput)
+
+//go:noescape
+func winogradOutputAVX2(a *WinogradOutput)
+
+// The transforms move memory and hardly compute: wider vectors would gain little.
 var (
-	avx2   = &Set{name: "avx2", tiles: []Tile{{16, tile6x16AVX2}}}
-	avx512 = &Set{name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tile6x32AVX512}, {16, tile6x16AVX512}}}
+	avx2   = &Set{name: "avx2", tiles: []Tile{{16, tile6x16AVX2}}, winogradInput: winogradInputAVX2, winogradOutput: winogradOutputAVX2}
+	avx512 = &Set{name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tile6x32AVX512}, {16, tile6x16AVX512}}, winogradInput: winogradInputAVX2, winogradOutput: winogradOutputAVX2}
 )
 
 func machineSets() []*Set {

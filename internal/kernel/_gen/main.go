@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "avx2", "instruction set to write: avx2 or avx512")
+	isa := flag.String("isa", "avx2", "what to write: avx2, avx512 or winograd")
 	flag.Parse()
 	build.ConstraintExpr("!purego")
 	switch *isa {
@@ -21,6 +21,9 @@ func main() {
 		for _, n := range []int{1, 2, 4} {
 			tile(vector{suffix: "AVX512", bytes: 64}, n)
 		}
+	case "winograd":
+		winogradInput(vector{suffix: "AVX2", bytes: 32})
+		winogradOutput(vector{suffix: "AVX2", bytes: 32})
 	default:
 		fmt.Fprintf(os.Stderr, "gen: unknown instruction set %q\n", *isa)
 		os.Exit(2)

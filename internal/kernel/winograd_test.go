@@ -1,0 +1,166 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"unsafe"
+)
+
+// The generator writes these offsets into the assembly.
+func TestWinogradLayout(t *testing.T) {
+	var i WinogradInput
+	var o WinogradOutput
+	for _, f := range []struct {
+		name      string
+		got, want uintptr
+	}{
+		{"input In", unsafe.Offsetof(i.In), 0}, {"input Out", unsafe.Offsetof(i.Out), 8},
+		{"input Row", unsafe.Offsetof(i.Row), 16}, {"input Pixel", unsafe.Offsetof(i.Pixel), 24},
+		{"input Plane", unsafe.Offsetof(i.Plane), 32}, {"input Channels", unsafe.Offsetof(i.Channels), 40},
+		{"output In", unsafe.Offsetof(o.In), 0}, {"output Out", unsafe.Offsetof(o.Out), 8},
+		{"output Bias", unsafe.Offsetof(o.Bias), 16}, {"output Res", unsafe.Offsetof(o.Res), 24},
+		{"output Mask", unsafe.Offsetof(o.Mask), 32}, {"output Row", unsafe.Offsetof(o.Row), 40},
+		{"output Pixel", unsafe.Offsetof(o.Pixel), 48}, {"output Plane", unsafe.Offsetof(o.Plane), 56},
+		{"output Channels", unsafe.Offsetof(o.Channels), 64}, {"output Rows", unsafe.Offsetof(o.Rows), 72},
+		{"output Cols", unsafe.Offsetof(o.Cols), 80}, {"output Flags", unsafe.Offsetof(o.Flags), 88},
+	} {
+		if f.got != f.want {
+			t.Errorf("%s lies at %d, the assembly reads it at %d", f.name, f.got, f.want)
+		}
+	}
+}
+
+// A patch through the transforms, with the products in between, must be the
+// 3x3 convolution of the patch with every epilogue.
+func TestWinogradIsConvolution(t *testing.T) {
+	for _, s := range Available() {
+		for _, channels := range []int{16, 32, 80} {
+			for _, size := range [][2]int64{{2, 2}, {2, 1}, {1, 2}, {1, 1}} {
+				for _, epilogue := range []string{"", "bias", "res", "relu", "mask", "accumulate", "bias res relu", "res mask", "accumulate mask"} {
+					name := fmt.Sprintf("%s/%d/%dx%d/%s", s.Name(), channels, size[0], size[1], epilogue)
+					t.Run(name, func(t *testing.T) { testWinograd(t, s, channels, size[0], size[1], epilogue) })
+				}
+			}
+		}
+	}
+}
+
+func testWinograd(t *testing.T, s *Set, channels int, rows, cols int64, epilogue string) {
+	r := rand.New(rand.NewPCG(1, uint64(channels)))
+	random := func(n int) []float32 {
+		v := make([]float32, n)
+		for i := range v {
+			v[i] = float32(r.NormFloat64())
+		}
+		return v
+	}
+	pixel, row := channels+3, 5*(channels+3)+1
+	patch := random(4 * row)
+	filters := random(9 * channels) // one for each channel: the product is depthwise
+	bias, res, mask, before := random(channels), random(2*row), random(2*row), random(2*row)
+
+	plane := channels + 5
+	v := random(WinogradPlanes * plane)
+	guarded := append([]float32(nil), v...)
+	s.WinogradInput(&WinogradInput{In: &patch[0], Out: &v[0], Row: int64(4 * row), Pixel: int64(4 * pixel), Plane: int64(4 * plane), Channels: int64(channels)})
+	for i := range v {
+		if i%plane >= channels && v[i] != guarded[i] {
+			t.Fatalf("the input transform wrote beyond a plane's channels, at %d", i)
+		}
+	}
+	for c := range channels {
+		var g [9]float32
+		copy(g[:], filters[9*c:])
+		for p, u := range WinogradFilter(&g) {
+			v[p*plane+c] *= u
+		}
+	}
+	out := append([]float32(nil), before...)
+	a := &WinogradOutput{In: &v[0], Out: &out[0], Row: int64(4 * row), Pixel: int64(4 * pixel), Plane: int64(4 * plane), Channels: int64(channels), Rows: rows, Cols: cols}
+	has := func(what string) bool { return slices.Contains(strings.Fields(epilogue), what) }
+	if has("bias") {
+		a.Bias = &bias[0]
+	}
+	if has("res") {
+		a.Res = &res[0]
+	}
+	if has("mask") {
+		a.Mask = &mask[0]
+	}
+	if has("relu") {
+		a.Flags |= ReLU
+	}
+	if has("accumulate") {
+		a.Flags |= Accumulate
+	}
+	s.WinogradOutput(a)
+
+	want := make([]float64, len(out))
+	written := make([]bool, len(out))
+	for y := range int(rows) {
+		for x := range int(cols) {
+			for c := range channels {
+				o := y*row + x*pixel + c
+				sum := 0.0
+				for ky := range 3 {
+					for kx := range 3 {
+						sum += float64(patch[(y+ky)*row+(x+kx)*pixel+c]) * float64(filters[9*c+3*ky+kx])
+					}
+				}
+				if has("bias") {
+					sum += float64(bias[c])
+				}
+				if has("accumulate") {
+					sum += float64(before[o])
+				}
+				if has("res") {
+					sum += float64(res[o])
+				}
+				if has("relu") {
+					sum = max(sum, 0)
+				}
+				if has("mask") && !(mask[o] > 0) {
+					sum = 0
+				}
+				want[o], written[o] = sum, true
+			}
+		}
+	}
+	for i := range out {
+		if !written[i] {
+			if out[i] != before[i] {
+				t.Fatalf("wrote at %d, which is no pixel", i)
+			}
+			continue
+		}
+		if d := math.Abs(float64(out[i]) - want[i]); !(d < 2e-5) {
+			t.Fatalf("at %d: %v, want %v", i, out[i], want[i])
+		}
+	}
+}
+
+// A NaN must come out of a ReLU and be stopped by a mask.
+func TestWinogradNaN(t *testing.T) {
+	nan := float32(math.NaN())
+	for _, s := range Available() {
+		in := make([]float32, WinogradPlanes*Lanes)
+		for i := range in {
+			in[i] = nan
+		}
+		out, mask := make([]float32, Lanes), make([]float32, Lanes)
+		a := &WinogradOutput{In: &in[0], Out: &out[0], Plane: 4 * Lanes, Channels: Lanes, Rows: 1, Cols: 1, Flags: ReLU}
+		s.WinogradOutput(a)
+		if out[0] == out[0] {
+			t.Errorf("%s: a NaN becomes %v in a ReLU", s.Name(), out[0])
+		}
+		a.Mask = &mask[0]
+		s.WinogradOutput(a)
+		if out[0] != 0 {
+			t.Errorf("%s: a masked NaN becomes %v", s.Name(), out[0])
+		}
+	}
+}
