@@ -59,12 +59,12 @@ func DecodeFS(fsys fs.FS, path string) (*Image, error) {
 func DecodeBytes(name string, data []byte) (*Image, error) {
 	d := decoders.Get().(*decoder)
 	defer decoders.Put(d)
-	img, err := d.decode(name, data, MaxPixels)
-	d.img.Pix = nil // now the caller's
-	if err != nil {
+	if _, err := d.decode(name, data, MaxPixels); err != nil {
 		return nil, err
 	}
-	return &Image{Width: img.Width, Height: img.Height, Pix: img.Pix}, nil
+	img := d.img
+	d.img.Pix = nil // now the caller's
+	return &img, nil
 }
 
 var decoders = sync.Pool{New: func() any { return new(decoder) }}

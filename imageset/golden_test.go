@@ -27,7 +27,11 @@ func goldenImages(t testing.TB) (golden, string, []string) {
 	return g, dir, names
 }
 
+// differ counts the values that are not equal.
 func differ(a, b []uint8) (n, worst int) {
+	if len(a) != len(b) {
+		return max(len(a), len(b)), 255
+	}
 	for i := range a {
 		if d := int(a[i]) - int(b[i]); d != 0 {
 			n++
