@@ -56,19 +56,6 @@ func BenchmarkScore(b *testing.B) {
 	run(b, func(l *Layer, z, g []float32, n int) error { return l.Score(z, g, n, dst[:n]) })
 }
 
-// BenchmarkSlots measures finding the bins alone.
-func BenchmarkSlots(b *testing.B) {
-	run(b, func(l *Layer, z, g []float32, n int) error {
-		var buf [maxBlock]uint32
-		for first := 0; first < l.channels; first += maxBlock {
-			for row := range n {
-				l.locate(buf[:min(maxBlock, l.channels-first)], z, g, row, first)
-			}
-		}
-		return nil
-	})
-}
-
 func BenchmarkNewLayer(b *testing.B) {
 	for _, m := range []int{50, 1000} {
 		b.Run(fmt.Sprintf("M=%d", m), func(b *testing.B) {

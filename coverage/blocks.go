@@ -1,9 +1,6 @@
 package coverage
 
 const (
-	// maxBlock is how many channels of one sample are looked up at a time, into
-	// a buffer that stays in the first-level cache.
-	maxBlock = 256
 	// minBlock keeps reads of a sample's row at whole cache lines, and the cost
 	// of starting a block small.
 	minBlock = 64
@@ -16,23 +13,29 @@ const (
 // through blocks of channels outside and samples inside, so that a histogram
 // larger than the caches is gone through once, piece by piece.
 func (l *Layer) blockWidth(n, entrySize int) int {
+	width := max(minBlock, blockBytes/(l.look.stride()*entrySize)&^(minBlock-1))
 	if n == 1 {
-		return maxBlock
+		width = l.channels
 	}
-	return min(maxBlock, max(minBlock, blockBytes/(l.look.stride()*entrySize)&^(minBlock-1)))
+	return min(width, l.channels)
 }
 
-// locate writes, for each of the len(at) channels of a sample from channel
-// first, where its state falls in a table that begins at that channel.
-func (l *Layer) locate(at []uint32, z, g []float32, row, first int) {
-	from := row*l.channels + first
-	to := from + len(at)
-	switch f := l.settings.Func; {
+// factors returns what the state function's argument is the product of; y is
+// nil where it is x alone.
+func (f StateFunc) factors(z, g []float32) (x, y []float32) {
+	switch {
 	case !f.UsesGradient():
-		l.look.slots(at, z[from:to], nil, uint32(l.look.stride()))
+		return z, nil
 	case !f.UsesActivation():
-		l.look.slots(at, g[from:to], nil, uint32(l.look.stride()))
-	default:
-		l.look.slots(at, z[from:to], g[from:to], uint32(l.look.stride()))
+		return g, nil
 	}
+	return z, g
+}
+
+// part returns v[from:to], or nil for nil.
+func part(v []float32, from, to int) []float32 {
+	if v == nil {
+		return nil
+	}
+	return v[from:to]
 }

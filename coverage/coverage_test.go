@@ -118,8 +118,8 @@ func TestBinsMatchComparison(t *testing.T) {
 				}
 				for _, k := range l.look.keys {
 					for d := -around; d <= around; d++ {
-						if at := int64(k) + d; at >= math.MinInt32 && at <= math.MaxInt32 {
-							x = append(x, unkey(int32(at)))
+						if at := int64(k) + d; at >= 0 && at <= math.MaxUint32 {
+							x = append(x, unkey(uint32(at)))
 						}
 					}
 				}

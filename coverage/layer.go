@@ -65,16 +65,14 @@ func (l *Layer) Add(z, g []float32, n int) error {
 	}
 	l.table.Store(nil)
 	l.samples += int64(n)
-	var buf [maxBlock]uint32
+	x, y := l.settings.Func.factors(z, g)
 	width := l.blockWidth(n, 4)
 	for first := 0; first < l.channels; first += width {
-		at := buf[:min(width, l.channels-first)]
-		counts := l.counts[first*l.look.stride():]
+		end := min(first+width, l.channels)
+		counts := l.counts[first*l.look.stride() : end*l.look.stride()]
 		for row := range n {
-			l.locate(at, z, g, row, first)
-			for _, p := range at {
-				counts[p]++
-			}
+			from, to := row*l.channels+first, row*l.channels+end
+			l.look.count(counts, x[from:to], part(y, from, to))
 		}
 	}
 	return nil
@@ -117,7 +115,7 @@ func (l *Layer) Score(z, g []float32, n int, dst []float32) error {
 	if len(dst) != n {
 		return fmt.Errorf("coverage: layer %q: room for %d scores of %d samples", l.settings.Layer, len(dst), n)
 	}
-	var small [maxBlock]uint64 // spares an allocation for the usual batch
+	var small [256]uint64 // spares an allocation for the usual batch
 	sums := small[:0]
 	if n > len(small) {
 		sums = make([]uint64, n)
@@ -181,15 +179,14 @@ func (l *Layer) Bins(z, g []float32, n int, dst []int32) error {
 
 // each visits every state: its place among the states, its channel and its slot.
 func (l *Layer) each(z, g []float32, n int, visit func(i, channel, slot int)) {
+	x, y := l.settings.Func.factors(z, g)
 	stride := l.look.stride()
-	at := make([]uint32, min(maxBlock, l.channels))
-	for row := range n {
-		for first := 0; first < l.channels; first += maxBlock {
-			at := at[:min(maxBlock, l.channels-first)]
-			l.locate(at, z, g, row, first)
-			for c, p := range at {
-				visit(row*l.channels+first+c, first+c, int(p)-c*stride)
-			}
+	buf := make([]uint32, min(blockArgs, len(x)))
+	for done := 0; done < len(x); {
+		at := l.look.slots(buf, x, y, &done)
+		first := done - len(at)
+		for i, p := range at {
+			visit(first+i, (first+i)%l.channels, int(p)-i*stride)
 		}
 	}
 }

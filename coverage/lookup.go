@@ -5,42 +5,40 @@ import (
 	"slices"
 )
 
-// key orders float32 values as integers: a < b means key(a) < key(b), -0 comes
-// just before +0, and NaNs lie outside the infinities on either side.
-func key(bits uint32) int32 {
-	b := int32(bits)
-	return b ^ int32(uint32(b>>31)>>1)
-}
+const signBit = 1 << 31
+
+// key orders the bits of float32 values as unsigned numbers: a < b means
+// key(a) < key(b), -0 comes just before +0, and NaNs lie outside the infinities
+// on either side.
+func key(bits uint32) uint32 { return bits ^ (uint32(int32(bits)>>31) | signBit) }
 
 // unkey inverts key.
-func unkey(k int32) float32 {
-	return math.Float32frombits(uint32(k ^ int32(uint32(k>>31)>>1)))
-}
+func unkey(k uint32) float32 { return math.Float32frombits(k ^ (uint32(int32(^k)>>31) | signBit)) }
 
 const (
-	keyNegInf   = -0x7f800001 // key of -Inf
-	keyInf      = 0x7f800000  // key of +Inf
-	keyNever    = keyInf + 1  // reached by no number
-	signBit     = 1 << 31
-	maxCellBits = 15 // the table has at most 2^maxCellBits cells
+	keyNegInf   = 0x007fffff // key of -Inf
+	keyInf      = 0xff800000 // key of +Inf
+	keyNever    = keyInf + 1 // reached by no number
+	keySentinel = 1<<32 - 1  // reached by no number and one NaN
+	maxCells    = 1 << 15
 )
 
 // pulledBack returns, for each threshold, the key of the smallest float32
 // argument whose state is at least the threshold, or keyNever. States rise
 // with the argument, so that key splits the arguments exactly.
-func pulledBack(f StateFunc, alpha float32, th []float64) []int32 {
-	keys := make([]int32, len(th))
+func pulledBack(f StateFunc, alpha float32, th []float64) []uint32 {
+	keys := make([]uint32, len(th))
 	for i, t := range th {
 		lo, hi := int64(keyNegInf), int64(keyNever) // the answer is in [lo, hi]
 		for lo < hi {
-			mid := (lo + hi) >> 1
-			if float64(f.ofArgument(alpha, unkey(int32(mid)))) >= t {
+			mid := (lo + hi) / 2
+			if float64(f.ofArgument(alpha, unkey(uint32(mid)))) >= t {
 				hi = mid
 			} else {
 				lo = mid + 1
 			}
 		}
-		keys[i] = int32(lo)
+		keys[i] = uint32(lo)
 	}
 	return keys
 }
@@ -59,7 +57,7 @@ type lookup struct {
 	lo     int32    // shifted magnitude of cell 0, which extends down to 0
 	shift  uint8    // magnitude bits below a cell
 	single bool     // no cell holds two thresholds
-	keys   []int32  // different pulled-back thresholds, rising, and a sentinel
+	keys   []uint32 // different pulled-back thresholds, rising, and a sentinel
 	bins   []int32  // bin of each slot, -1 for none
 }
 
@@ -83,7 +81,7 @@ func newLookup(f StateFunc, alpha float64, m int) *lookup {
 		t.keys = append(t.keys, k)
 		t.bins = append(t.bins, bin)
 	}
-	t.keys = append(t.keys, math.MaxInt32)
+	t.keys = append(t.keys, keySentinel)
 	t.bins = append(t.bins, -1)
 	t.build()
 	return t
@@ -95,10 +93,10 @@ func (t *lookup) build() {
 	var pos, neg []uint32 // magnitudes of finite thresholds, rising
 	for _, k := range t.keys {
 		switch {
-		case k >= 0 && k < keyInf:
-			pos = append(pos, uint32(k))
-		case k < 0 && k > keyNegInf:
-			neg = append(neg, uint32(^k))
+		case k >= signBit && k < keyInf:
+			pos = append(pos, k&^signBit)
+		case k < signBit && k > keyNegInf:
+			neg = append(neg, ^k&^signBit)
 		}
 	}
 	slices.Reverse(neg)
@@ -136,7 +134,7 @@ func (t *lookup) cut(pos, neg []uint32, shift uint8) *lookup {
 	}
 	lo = min(lo, hi)
 	half := hi - lo + 2 // the top cell is for what lies beyond, and NaN
-	if 2*half > 1<<maxCellBits {
+	if 2*half > maxCells {
 		return nil
 	}
 	return t.layOut(shift, int32(lo), int32(half))
@@ -145,7 +143,7 @@ func (t *lookup) cut(pos, neg []uint32, shift uint8) *lookup {
 func (t *lookup) layOut(shift uint8, lo, half int32) *lookup {
 	n := &lookup{cells: make([]uint16, 2*half+1), half: half, lo: lo, shift: shift, single: true, keys: t.keys, bins: t.bins}
 	thresholds := t.keys[:len(t.keys)-1]
-	upTo := func(k int32) int { // thresholds at or below k
+	upTo := func(k uint32) int { // thresholds at or below k
 		at, found := slices.BinarySearch(thresholds, k)
 		if found {
 			at++
@@ -162,8 +160,8 @@ func (t *lookup) layOut(shift uint8, lo, half int32) *lookup {
 		}
 		for _, s := range []struct {
 			cell    int32
-			low, up int32 // smallest and largest key
-		}{{c, int32(first), int32(last)}, {half + c, ^int32(last), ^int32(first)}} {
+			low, up uint32 // smallest and largest key
+		}{{c, first | signBit, last | signBit}, {half + c, ^(last | signBit), ^(first | signBit)}} {
 			base := upTo(s.low)
 			n.cells[s.cell] = uint16(base)
 			if upTo(s.up)-base > 1 {
@@ -180,7 +178,7 @@ func (t *lookup) slot(bits uint32) int32 {
 	c += int32(bits) >> 31 & t.half
 	s := int32(t.cells[c])
 	k := key(bits)
-	for s < int32(len(t.keys)) && k >= t.keys[s] {
+	for s < int32(len(t.keys)-1) && k >= t.keys[s] {
 		s++
 	}
 	return s

@@ -34,7 +34,7 @@ func (l *Layer) capped() *table {
 	return t
 }
 
-func capCounts[T uint8 | uint16 | uint32](l *Layer) []T {
+func capCounts[T entry](l *Layer) []T {
 	t := make([]T, len(l.counts))
 	stride, limit := l.look.stride(), uint32(l.settings.O)
 	for s, b := range l.look.bins {
@@ -59,18 +59,14 @@ func (t *table) sums(l *Layer, z, g []float32, n int, sums []uint64) {
 	}
 }
 
-func sumCapped[T uint8 | uint16 | uint32](capped []T, l *Layer, z, g []float32, n, width int, sums []uint64) {
-	var buf [maxBlock]uint32
+func sumCapped[T entry](capped []T, l *Layer, z, g []float32, n, width int, sums []uint64) {
+	x, y := l.settings.Func.factors(z, g)
 	for first := 0; first < l.channels; first += width {
-		at := buf[:min(width, l.channels-first)]
-		block := capped[first*l.look.stride():]
+		end := min(first+width, l.channels)
+		block := capped[first*l.look.stride() : end*l.look.stride()]
 		for row := range n {
-			l.locate(at, z, g, row, first)
-			var sum uint64
-			for _, p := range at {
-				sum += uint64(block[p])
-			}
-			sums[row] += sum
+			from, to := row*l.channels+first, row*l.channels+end
+			sums[row] += sumEntries(l.look, block, x[from:to], part(y, from, to))
 		}
 	}
 }

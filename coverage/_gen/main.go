@@ -3,110 +3,132 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// Byte offsets of the fields of slotArgs; slots_test.go checks them.
+// Byte offsets of the fields of binArgs; bins_amd64_test.go checks them.
 const (
-	argDst    = 0
-	argZ      = 8
-	argG      = 16
-	argGroups = 24
-	argCells  = 32
-	argKeys   = 40
-	argLo     = 48
-	argLast   = 52
-	argHalf   = 56
-	argShift  = 60
+	argX      = 0
+	argY      = 8
+	argGroups = 16
+	argCells  = 24
+	argKeys   = 32
+	argLo     = 40
+	argLast   = 44
+	argHalf   = 48
+	argShift  = 52
+	argTable  = 56
 	argStride = 64
+	argSum    = 72
 )
 
 func main() {
 	ConstraintExpr("!purego")
-	slots("slotsOfProductsAVX2", true)
-	slots("slotsOfValuesAVX2", false)
+	for _, product := range []bool{true, false} {
+		bins("count", product, 32)
+		for _, bits := range []int{8, 16, 32} {
+			bins(fmt.Sprintf("sum%d", bits), product, bits)
+		}
+	}
 	Generate()
 }
 
-// slots writes the kernel for eight arguments at a time: z*g, or z alone.
-//
-// The two gathers bound its speed, so all else only has to stay out of their way.
-func slots(name string, product bool) {
-	TEXT(name, NOSPLIT, "func(a *byte)")
-	Pragma("noescape")
-	a := Load(Param("a"), RDI)
-	arg := func(disp int) Mem { return Mem{Base: a, Disp: disp} }
-	dst, z, g, groups, cells, keys := R8, R9, R10, R11, R12, R13
-	MOVQ(arg(argDst), dst)
-	MOVQ(arg(argZ), z)
+// bins writes a kernel for eight arguments at a time: x*y, or x alone. Vector
+// instructions find cells and keys and leave them on the stack; the rest is
+// scalar, as three loads that depend on each other cost less one by one than as
+// gathers on the machines this was measured on.
+func bins(kind string, product bool, bits int) {
+	name := kind + "ValuesAVX2"
 	if product {
-		MOVQ(arg(argG), g)
+		name = kind + "ProductsAVX2"
+	}
+	TEXT(name, NOSPLIT, "func(a *byte)")
+	cellOf, keyOf := AllocLocal(32), AllocLocal(32)
+	args := NewParamAddr("a", 0)
+	MOVQ(args, RDI)
+	arg := func(disp int) Mem { return Mem{Base: RDI, Disp: disp} }
+	px, py, groups, cells, keys, table, stride, sum := R8, R9, R10, R11, R12, R13, R14, R15
+	MOVQ(arg(argX), px)
+	if product {
+		MOVQ(arg(argY), py)
 	}
 	MOVQ(arg(argGroups), groups)
 	MOVQ(arg(argCells), cells)
 	MOVQ(arg(argKeys), keys)
+	MOVQ(arg(argTable), table)
+	MOVQ(arg(argStride), stride)
+	counting := kind == "count"
+	if !counting {
+		XORL(sum.As32(), sum.As32())
+	}
 
-	zero, lo, last, half, pos, step, magnitude, low16, shift := Y4, Y5, Y6, Y7, Y8, Y9, Y10, Y11, X12
+	x, sign, cell, zero, lo, last, half, magnitude, signBit := Y0, Y1, Y2, Y4, Y5, Y6, Y7, Y8, Y9
+	shift := X10
 	VPXOR(zero, zero, zero)
 	VPBROADCASTD(arg(argLo), lo)
 	VPBROADCASTD(arg(argLast), last)
 	VPBROADCASTD(arg(argHalf), half)
 	VMOVD(arg(argShift), shift)
-	Comment("Every lane set, less a bit or 16: the masks.")
-	VPCMPEQD(magnitude, magnitude, magnitude)
-	VPSRLD(Imm(16), magnitude, low16)
-	VPSRLD(Imm(1), magnitude, magnitude)
-	Comment("pos = lane*stride + 1")
-	VPBROADCASTD(arg(argStride), step)
-	lanes := GLOBL(name+"Lanes", RODATA|NOPTR)
-	for i := range 8 {
-		DATA(4*i, U32(i))
-	}
-	VPMULLD(lanes, step, pos)
-	VPSLLD(Imm(3), step, step)
-	VPCMPEQD(Y0, Y0, Y0)
-	VPSUBD(Y0, pos, pos)
+	VPCMPEQD(signBit, signBit, signBit)
+	VPSRLD(Imm(1), signBit, magnitude)
+	VPSLLD(Imm(31), signBit, signBit)
 
 	Label("group")
-	x, sign, cell, slot, th, mask := Y0, Y1, Y2, Y3, Y13, Y14
-	VMOVUPS(Mem{Base: z}, x)
+	VMOVUPS(Mem{Base: px}, x)
 	if product {
-		VMULPS(Mem{Base: g}, x, x)
+		VMULPS(Mem{Base: py}, x, x)
 	}
 	VPSRAD(Imm(31), x, sign)
-	Comment("cell = clamp(magnitude >> shift - lo, 0, last) + half if negative")
+	Comment("cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)")
 	VPAND(magnitude, x, cell)
 	VPSRLD(shift, cell, cell)
 	VPSUBD(lo, cell, cell)
 	VPMAXSD(zero, cell, cell)
 	VPMINSD(last, cell, cell)
-	VPAND(half, sign, Y15)
-	VPADDD(Y15, cell, cell)
-	Comment("slot of the cell's smallest argument")
-	VPCMPEQD(mask, mask, mask)
-	VPGATHERDD(mask, Mem{Base: cells, Index: cell, Scale: 2}, slot)
-	VPAND(low16, slot, slot)
-	Comment("the cell's threshold, if it has one, else the next")
-	VPCMPEQD(mask, mask, mask)
-	VPGATHERDD(mask, Mem{Base: keys, Index: slot, Scale: 4}, th)
-	Comment("key of the argument")
-	VPSRLD(Imm(1), sign, sign)
+	VPAND(half, sign, Y3)
+	VPADDD(Y3, cell, cell)
+	VMOVDQU(cell, cellOf)
+	Comment("key = bits ^ (sign | sign bit), ordered as an unsigned number")
+	VPOR(signBit, sign, sign)
 	VPXOR(sign, x, x)
-	Comment("-1 where the threshold is above the key, against the +1 in pos")
-	VPCMPGTD(x, th, th)
-	VPADDD(pos, slot, slot)
-	VPADDD(th, slot, slot)
-	VMOVDQU(slot, Mem{Base: dst})
-	VPADDD(step, pos, pos)
-	ADDQ(Imm(32), z)
-	if product {
-		ADDQ(Imm(32), g)
+	VMOVDQU(x, keyOf)
+	for i := range 8 {
+		if i == 0 {
+			Comment("slot = cells[cell]; slot++ unless key < keys[slot]")
+		}
+		MOVL(cellOf.Offset(4*i), EAX)
+		MOVWLZX(Mem{Base: cells, Index: RAX, Scale: 2}, EBX)
+		MOVL(keyOf.Offset(4*i), ECX)
+		CMPL(ECX, Mem{Base: keys, Index: RBX, Scale: 4})
+		SBBL(I8(-1), EBX)
+		switch entry := (Mem{Base: table, Index: RBX, Scale: uint8(bits / 8)}); {
+		case counting:
+			INCL(entry)
+		case bits == 8:
+			MOVBLZX(entry, EDX)
+		case bits == 16:
+			MOVWLZX(entry, EDX)
+		default:
+			MOVL(entry, EDX)
+		}
+		if !counting {
+			ADDQ(RDX, sum)
+		}
+		ADDQ(stride, table)
 	}
-	ADDQ(Imm(32), dst)
+	ADDQ(Imm(32), px)
+	if product {
+		ADDQ(Imm(32), py)
+	}
 	DECQ(groups)
 	JNZ(LabelRef("group"))
+	if !counting {
+		MOVQ(sum, arg(argSum))
+	}
 	VZEROUPPER()
 	RET()
 }

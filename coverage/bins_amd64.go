@@ -1,0 +1,125 @@
+//go:build amd64 && !purego
+
+package coverage
+
+import (
+	"unsafe"
+
+	"github.com/klauspost/cpuid/v2"
+)
+
+// binArgs are the arguments of the assembly: Groups (at least 1) times eight
+// arguments X*Y, or X alone. Stride is in bytes.
+type binArgs struct {
+	X      *float32
+	Y      *float32
+	Groups int64
+	Cells  *uint16
+	Keys   *uint32
+	Lo     int32
+	Last   int32
+	Half   int32
+	Shift  uint32
+	Table  unsafe.Pointer
+	Stride int64
+	Sum    uint64 // result of the sums
+}
+
+// Each is lookup.count or sumEntries for one kind of argument and one width of
+// entry.
+
+//go:noescape
+func countProductsAVX2(a *binArgs)
+
+//go:noescape
+func countValuesAVX2(a *binArgs)
+
+//go:noescape
+func sum8ProductsAVX2(a *binArgs)
+
+//go:noescape
+func sum8ValuesAVX2(a *binArgs)
+
+//go:noescape
+func sum16ProductsAVX2(a *binArgs)
+
+//go:noescape
+func sum16ValuesAVX2(a *binArgs)
+
+//go:noescape
+func sum32ProductsAVX2(a *binArgs)
+
+//go:noescape
+func sum32ValuesAVX2(a *binArgs)
+
+var haveAVX2 = cpuid.CPU.Supports(cpuid.AVX2)
+
+// vectorCount does the work of count for the first arguments and returns how
+// many those are.
+func (t *lookup) vectorCount(table []uint32, x, y []float32) int {
+	a, n := vectorArgs(t, table, x, y)
+	switch {
+	case n == 0:
+	case y == nil:
+		countValuesAVX2(&a)
+	default:
+		countProductsAVX2(&a)
+	}
+	return n
+}
+
+// vectorSum does the work of sumEntries for the first arguments, and returns
+// how many those are and the sum over them.
+func vectorSum[T entry](t *lookup, table []T, x, y []float32) (int, uint64) {
+	a, n := vectorArgs(t, table, x, y)
+	if n == 0 {
+		return 0, 0
+	}
+	product := y != nil
+	switch unsafe.Sizeof(table[0]) {
+	case 1:
+		if product {
+			sum8ProductsAVX2(&a)
+		} else {
+			sum8ValuesAVX2(&a)
+		}
+	case 2:
+		if product {
+			sum16ProductsAVX2(&a)
+		} else {
+			sum16ValuesAVX2(&a)
+		}
+	default:
+		if product {
+			sum32ProductsAVX2(&a)
+		} else {
+			sum32ValuesAVX2(&a)
+		}
+	}
+	return n, a.Sum
+}
+
+// vectorArgs also checks that the table is long enough, as assembly will not.
+func vectorArgs[T entry](t *lookup, table []T, x, y []float32) (a binArgs, n int) {
+	n = len(x) &^ 7
+	if n == 0 || !haveAVX2 || !t.single {
+		return a, 0
+	}
+	table = table[:n*t.stride()]
+	a = binArgs{
+		X:      unsafe.SliceData(x),
+		Groups: int64(n / 8),
+		Cells:  unsafe.SliceData(t.cells),
+		Keys:   unsafe.SliceData(t.keys),
+		Lo:     t.lo,
+		Last:   t.half - 1,
+		Half:   t.half,
+		Shift:  uint32(t.shift),
+		Table:  unsafe.Pointer(unsafe.SliceData(table)),
+		Stride: int64(t.stride()) * int64(unsafe.Sizeof(table[0])),
+	}
+	if y != nil {
+		a.Y = unsafe.SliceData(y[:n])
+	}
+	return a, n
+}
