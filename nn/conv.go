@@ -7,19 +7,36 @@ import (
 	"nac/internal/kernel"
 )
 
+// epilogue is what a convolution does at its last write.
+type epilogue struct {
+	bias      []float32 // nil if there is none
+	res, mask *buffer   // nil if there is none
+	flags     int64     // of package kernel
+}
+
+func (e *epilogue) end() *epilogue { return e }
+
+// convolution is a job that computes a convolution or its transpose.
+type convolution interface {
+	job
+	end() *epilogue
+	// packed is the size of the weights in floats.
+	packed() int
+	// pixels is the number of pixels it writes of each image.
+	pixels() int
+}
+
 // convJob computes output pixels of a convolution, or input pixels of its
 // transpose, as tiles of a product of gathered pixels and packed weights.
 type convJob struct {
+	epilogue
 	in, out   *buffer
-	res, mask *buffer // nil if there is none
 	tile      kernel.Tile
 	weights   []float32 // [panel][tap][cin][tile.Width]
-	bias      []float32 // nil if there is none
 	panels    int
 	panelSize int
 	tapOff    []int64 // bytes
 	cin       int
-	flags     int64
 	// Byte offsets of each pixel of an image, and from image to image.
 	inOff, outOff     []int64
 	inImage, outImage int64
@@ -90,6 +107,9 @@ func rowLength(taps []tap) int {
 	}
 	return n
 }
+
+func (j *convJob) packed() int { return len(j.weights) }
+func (j *convJob) pixels() int { return len(j.inOff) }
 
 func (j *convJob) pixel(inOffset, outOffset int) {
 	j.inOff = append(j.inOff, 4*int64(inOffset))
@@ -173,8 +193,20 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 }
 
 // forwardConv plans out = conv(in) + bias.
-func forwardConv(k *kernel.Set, c convOp, in, out *buffer) *convJob {
+func forwardConv(k *kernel.Set, c convOp, in, out *buffer) convolution {
 	cin, cout, size := in.geom.channels, out.geom.channels, c.k.Size
+	var bias []float32
+	if c.bias != nil {
+		bias = kernel.Aligned(out.geom.stride)
+		copy(bias, c.bias)
+	}
+	if winograd(c.k, in.geom, out.geom) {
+		j := newWinogradJob(k, in, out, c.k.Pad, func(o, i int) *[9]float32 {
+			return (*[9]float32)(c.weight[(o*cin+i)*9:])
+		})
+		j.bias = bias
+		return j
+	}
 	var taps []tap
 	for ky := range size {
 		for kx := range size {
@@ -184,10 +216,7 @@ func forwardConv(k *kernel.Set, c convOp, in, out *buffer) *convJob {
 		}
 	}
 	j := newConvJob(k, in, out, taps, cin, cout)
-	if c.bias != nil {
-		j.bias = kernel.Aligned(out.geom.stride)
-		copy(j.bias, c.bias)
-	}
+	j.bias = bias
 	for y := range out.geom.height {
 		for x := range out.geom.width {
 			j.pixel(in.geom.offset(y*c.k.Stride, x*c.k.Stride), out.geom.offset(y, x))
@@ -200,9 +229,18 @@ func forwardConv(k *kernel.Set, c convOp, in, out *buffer) *convJob {
 // from output row oy by filter row ky where oy*stride + ky - pad = y. The rows y
 // of one remainder modulo stride share their ky, and so for columns: one job
 // each, that multiplies by no zeros. Remainders that no tap reaches get no job.
-func backwardConv(k *kernel.Set, c convOp, gout, gin *buffer) []*convJob {
-	var jobs []*convJob
+func backwardConv(k *kernel.Set, c convOp, gout, gin *buffer) []convolution {
+	var jobs []convolution
 	cin, size, s := gin.geom.channels, c.k.Size, c.k.Stride
+	if winograd(c.k, gin.geom, gout.geom) {
+		return append(jobs, newWinogradJob(k, gout, gin, 2-c.k.Pad, func(i, o int) *[9]float32 {
+			var turned [9]float32
+			for t, w := range c.weight[(o*cin+i)*9:][:9] {
+				turned[8-t] = w
+			}
+			return &turned
+		}))
+	}
 	for py := range min(s, gin.geom.height) {
 		for px := range min(s, gin.geom.width) {
 			var taps []tap
@@ -241,11 +279,19 @@ func residues(p int, k ConvShape) []int {
 
 // growForward makes the border that forwardConv reads.
 func growForward(k ConvShape, in, out *geometry) {
+	if winograd(k, in, out) {
+		growWinograd(k.Pad, in, out)
+		return
+	}
 	in.grow(-k.Pad, (out.height-1)*k.Stride+k.Size-1-k.Pad, -k.Pad, (out.width-1)*k.Stride+k.Size-1-k.Pad)
 }
 
 // growBackward makes the border that backwardConv reads.
 func growBackward(k ConvShape, in, out *geometry) {
+	if winograd(k, in, out) {
+		growWinograd(2-k.Pad, out, in)
+		return
+	}
 	reach := func(size int) (first, last int) {
 		for p := range min(k.Stride, size) {
 			for _, i := range residues(p, k) {

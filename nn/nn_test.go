@@ -20,6 +20,17 @@ type plain struct {
 	bump    float64
 }
 
+// bumped keeps the values of the nodes in front of n.
+func (p *plain) bumped(g *Graph, n *Node, channel int, bump float64) *plain {
+	b := &plain{values: map[*Node][]float64{}, node: n, channel: channel, bump: bump}
+	for _, m := range g.nodes[:n.id] {
+		if v, ok := p.values[m]; ok {
+			b.values[m] = v
+		}
+	}
+	return b
+}
+
 func (p *plain) eval(n *Node, image []float64) []float64 {
 	if v, ok := p.values[n]; ok {
 		return v
@@ -230,6 +241,15 @@ var networks = []network{
 		l, f := head(g, r, d, 6)
 		return g, Want{Logits: l, Feature: f, Layers: []*Node{d, c, b, a}, Gradients: true}
 	}},
+	{"wide", func(r *rand.Rand) (*Graph, Want) {
+		// Wide enough for Winograd, with sides that its 2x2 pixels do not divide.
+		g := NewGraph()
+		a := g.ReLU(conv(g, r, g.Input(Shape{3, 7, 6}), 40, 3, 1, 1))
+		b := g.ReLU(g.Add(norm(g, r, conv(g, r, g.ReLU(conv(g, r, a, 40, 3, 1, 1)), 40, 3, 1, 1)), a))
+		c := g.ReLU(conv(g, r, g.ReLU(conv(g, r, b, 48, 3, 1, 0)), 144, 3, 1, 2))
+		l, f := head(g, r, c, 10)
+		return g, Want{Logits: l, Feature: f, Layers: []*Node{c, b, a}, Gradients: true}
+	}},
 	{"input gradient", func(r *rand.Rand) (*Graph, Want) {
 		g := NewGraph()
 		x := g.Input(Shape{3, 6, 5})
@@ -248,7 +268,7 @@ func TestProgramAgainstPlain(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				const n = 3
+				const n = 2
 				images := normal(r, n*p.input.C*p.input.H*p.input.W, 1)
 				s, err := p.NewSession(n, 2)
 				if err != nil {
@@ -290,8 +310,7 @@ func compare(t *testing.T, g *Graph, want Want, got *Result, images []float32) {
 			for j := range grad {
 				// Small, so that few ReLUs and maxima change sides.
 				const h = 1e-7
-				up := &plain{values: map[*Node][]float64{}, node: n, channel: j, bump: h}
-				down := &plain{values: map[*Node][]float64{}, node: n, channel: j, bump: -h}
+				up, down := p.bumped(g, n, j, h), p.bumped(g, n, j, -h)
 				grad[j] = (loss(up.eval(want.Logits, image)) - loss(down.eval(want.Logits, image))) / (2 * h)
 			}
 			near(t, fmt.Sprintf("image %d: layer %d state", i, l), got.Z[l][i*c:][:c], z, 1e-5)

@@ -165,8 +165,8 @@ func (c *compiler) geometries() {
 
 func (c *compiler) emit(j job) { c.jobs = append(c.jobs, j) }
 
-func (c *compiler) emitConv(j *convJob) {
-	c.packed += int64(len(j.weights))
+func (c *compiler) emitConv(j convolution) {
+	c.packed += int64(j.packed())
 	c.emit(j)
 }
 
@@ -180,10 +180,10 @@ func (c *compiler) forward(want Want) {
 		case convOp:
 			j := forwardConv(c.kernel, op, s.in[0].act, v.act)
 			if s.res != nil {
-				j.res = s.res.act
+				j.end().res = s.res.act
 			}
 			if s.relu {
-				j.flags |= kernel.ReLU
+				j.end().flags |= kernel.ReLU
 			}
 			c.emitConv(j)
 		case affineOp:
@@ -366,17 +366,17 @@ func (c *compiler) convContribution(op convOp, g *buffer, x *value) {
 	jobs := backwardConv(c.kernel, op, g, x.grad)
 	covered := 0
 	for _, j := range jobs {
-		covered += len(j.inOff)
+		covered += j.pixels()
 	}
 	if covered < x.geom.pixels() {
 		c.prepare(x)
 	}
 	for _, j := range jobs {
-		j.mask = x.mask()
+		j.end().mask = x.mask()
 		if x.written {
-			j.flags |= kernel.Accumulate
+			j.end().flags |= kernel.Accumulate
 		} else {
-			j.res = x.pending
+			j.end().res = x.pending
 		}
 		c.emitConv(j)
 	}

@@ -52,8 +52,9 @@ type workspace struct {
 
 // scratch is a worker's private room.
 type scratch struct {
-	conv convScratch
-	sums []float32
+	conv     convScratch
+	winograd winogradScratch
+	sums     []float32
 }
 
 // chunkBytes is how much working memory a worker's chunk may take: enough
@@ -90,6 +91,7 @@ func (p *Program) NewSession(maxBatch, workers int) (*Session, error) {
 		w.scratch.conv.in = make([][kernel.Rows]int64, maxBlockTiles)
 		w.scratch.conv.out = make([][kernel.Rows]int64, maxBlockTiles)
 		w.scratch.sums = make([]float32, widest)
+		w.scratch.winograd.grow(p.jobs)
 		w.loop = func() {
 			s.work(w)
 			s.wait.Done()

@@ -1,0 +1,211 @@
+package nn
+
+import "nac/internal/kernel"
+
+// winogradJob is a 3x3 convolution of stride 1 by F(2x2,3x3), a block of patches
+// at a time: transform the patches, sixteen matrix products, transform back.
+type winogradJob struct {
+	epilogue
+	in, out *buffer
+	kernel  *kernel.Set
+	tile    kernel.Tile
+	// weights is [group][plane][panel][cin][tile.Width]; a group is as many output
+	// channels as are transformed back together.
+	weights   []float32
+	cin       int // input channels, padding included
+	group     int // output channels of a group
+	groups    int
+	panels    int // of a group
+	block     int // patches of a block
+	patches   []patch
+	inImage   int
+	outImage  int
+	inRow     int64
+	inPixel   int64
+	outRow    int64
+	outPixel  int64
+	planeSize int // floats from plane to plane of transformed patches
+	sumsSize  int // the same of products
+}
+
+// patch is one place of an image: offsets in floats, and how many of the 2x2
+// pixels there are.
+type patch struct {
+	in, out    int
+	rows, cols int64
+}
+
+// winogradChannels is the least number of channels at which the transforms
+// repay, measured.
+const winogradChannels = 32
+
+// winograd reports whether a convolution between the layouts is done by winogradJob.
+func winograd(k ConvShape, in, out *geometry) bool {
+	return k.Size == 3 && k.Stride == 1 && k.Pad <= 2 &&
+		in.channels >= winogradChannels && out.channels >= winogradChannels &&
+		in.height >= 4 && in.width >= 4
+}
+
+// growWinograd makes the border that patches of in read.
+func growWinograd(pad int, in, out *geometry) {
+	reach := func(size int) int { return (size+1)/2*2 + 1 - pad }
+	in.grow(-pad, reach(out.height), -pad, reach(out.width))
+}
+
+// newWinogradJob plans out = conv(in) with the filters given by output and input
+// channel.
+func newWinogradJob(k *kernel.Set, in, out *buffer, pad int, filter func(o, i int) *[9]float32) *winogradJob {
+	ig, og := in.geom, out.geom
+	j := &winogradJob{
+		in: in, out: out, kernel: k, cin: ig.stride,
+		inImage: ig.image(), outImage: og.image(),
+		inRow: 4 * int64(ig.row()), inPixel: 4 * int64(ig.stride),
+		outRow: 4 * int64(og.row()), outPixel: 4 * int64(og.stride),
+	}
+	j.group = og.stride
+	for j.group > winogradGroup && j.group%(2*kernel.Lanes) == 0 {
+		j.group /= 2
+	}
+	j.groups = og.stride / j.group
+	j.tile = k.Tile(j.group)
+	w := j.tile.Width
+	j.panels = j.group / w
+	j.block = min(max(winogradBytes/(4*kernel.WinogradPlanes*(j.cin+j.group)), 24), 96) / kernel.Rows * kernel.Rows
+	// A line more from plane to plane: else all sixteen might compete for the
+	// same cache set.
+	j.planeSize = j.block*j.cin + 16
+	j.sumsSize = j.block*j.group + 16
+
+	panelSize := j.cin * w
+	j.weights = kernel.Aligned(j.groups * kernel.WinogradPlanes * j.panels * panelSize)
+	for o := range og.channels {
+		g, p, lane := o/j.group, o%j.group/w, o%w
+		for i := range ig.channels {
+			for plane, u := range kernel.WinogradFilter(filter(o, i)) {
+				j.weights[((g*kernel.WinogradPlanes+plane)*j.panels+p)*panelSize+i*w+lane] = u
+			}
+		}
+	}
+	for y := 0; y < og.height; y += 2 {
+		for x := 0; x < og.width; x += 2 {
+			j.patches = append(j.patches, patch{
+				in: ig.offset(y-pad, x-pad), out: og.offset(y, x),
+				rows: int64(min(2, og.height-y)), cols: int64(min(2, og.width-x)),
+			})
+		}
+	}
+	return j
+}
+
+// winogradGroup is the most output channels that are transformed back at once,
+// winogradBytes what a block's transformed patches and products may take: both
+// so that they stay in the second-level cache.
+const (
+	winogradGroup = 128
+	winogradBytes = 384 << 10
+)
+
+func (j *winogradJob) packed() int     { return len(j.weights) }
+func (j *winogradJob) pixels() int     { return j.out.geom.pixels() }
+func (j *winogradJob) uses() []*buffer { return []*buffer{j.in, j.out, j.res, j.mask} }
+
+func (j *winogradJob) tasks(n, workers int) int {
+	return (n*len(j.patches) + j.block - 1) / j.block
+}
+
+// winogradScratch is a worker's room for a block.
+type winogradScratch struct {
+	patches, sums []float32
+	in, out       [][kernel.Rows]int64
+	tapOff        [1]int64
+	tile          kernel.TileArgs
+	input         kernel.WinogradInput
+	output        kernel.WinogradOutput
+}
+
+func (s *winogradScratch) grow(jobs []job) {
+	patches, sums, tiles := 0, 0, 0
+	for _, j := range jobs {
+		if w, ok := j.(*winogradJob); ok {
+			patches = max(patches, kernel.WinogradPlanes*w.planeSize)
+			sums = max(sums, kernel.WinogradPlanes*w.sumsSize)
+			tiles = max(tiles, w.block/kernel.Rows)
+		}
+	}
+	s.patches, s.sums = kernel.Aligned(patches), kernel.Aligned(sums)
+	s.in, s.out = make([][kernel.Rows]int64, tiles), make([][kernel.Rows]int64, tiles)
+}
+
+func (j *winogradJob) run(ws *workspace, n, task, _ int, sc *scratch) {
+	s := &sc.winograd
+	first := task * j.block
+	count := min(j.block, n*len(j.patches)-first)
+
+	input := &s.input
+	*input = kernel.WinogradInput{Row: j.inRow, Pixel: j.inPixel, Plane: 4 * int64(j.planeSize), Channels: int64(j.cin)}
+	in := ws.slabs[j.in.slab]
+	image, p := first/len(j.patches), first%len(j.patches)
+	for t := range count {
+		input.In = &in[image*j.inImage+j.patches[p].in]
+		input.Out = &s.patches[t*j.cin]
+		j.kernel.WinogradInput(input)
+		if p++; p == len(j.patches) {
+			p, image = 0, image+1
+		}
+	}
+
+	tiles := (count + kernel.Rows - 1) / kernel.Rows
+	for t := range tiles {
+		for r := range kernel.Rows {
+			row := min(t*kernel.Rows+r, count-1) // fill the last tile with its last row
+			s.in[t][r], s.out[t][r] = 4*int64(row*j.cin), 4*int64(row*j.group)
+		}
+	}
+	panelSize := j.cin * j.tile.Width
+	a := &s.tile
+	*a = kernel.TileArgs{TapOff: &s.tapOff[0], Taps: 1, Cin: int64(j.cin)}
+	for g := range j.groups {
+		for plane := range kernel.WinogradPlanes {
+			a.In = &s.patches[plane*j.planeSize]
+			for panel := range j.panels {
+				a.Weights = &j.weights[((g*kernel.WinogradPlanes+plane)*j.panels+panel)*panelSize]
+				a.Out = &s.sums[plane*j.sumsSize+panel*j.tile.Width]
+				for t := range tiles {
+					a.InOff, a.OutOff = &s.in[t], &s.out[t]
+					j.tile.Run(a)
+				}
+			}
+		}
+		j.transformBack(ws, s, first, count, g*j.group)
+	}
+}
+
+// transformBack writes a block's pixels, channels from lane on.
+func (j *winogradJob) transformBack(ws *workspace, s *winogradScratch, first, count, lane int) {
+	output := &s.output
+	*output = kernel.WinogradOutput{
+		Row: j.outRow, Pixel: j.outPixel, Plane: 4 * int64(j.sumsSize), Channels: int64(j.group), Flags: j.flags,
+	}
+	if j.bias != nil {
+		output.Bias = &j.bias[lane]
+	}
+	out := ws.slabs[j.out.slab]
+	image, p := first/len(j.patches), first%len(j.patches)
+	for t := range count {
+		at := &j.patches[p]
+		o := image*j.outImage + at.out + lane
+		output.In = &s.sums[t*j.group]
+		output.Out = &out[o]
+		if j.res != nil {
+			output.Res = &ws.slabs[j.res.slab][o]
+		}
+		if j.mask != nil {
+			output.Mask = &ws.slabs[j.mask.slab][o]
+		}
+		output.Rows, output.Cols = at.rows, at.cols
+		j.kernel.WinogradOutput(output)
+		if p++; p == len(j.patches) {
+			p, image = 0, image+1
+		}
+	}
+}
