@@ -16,9 +16,10 @@ type entry interface{ uint8 | uint16 | uint32 }
 //
 //	for i := range x { table[i*stride + slot(x[i]*y[i])]++ }
 //
-// The argument is float32(x*y), or x alone if y is nil.
-func (t *lookup) count(table []uint32, x, y []float32) {
-	done := t.vectorCount(table, x, y)
+// The argument is float32(x*y), or x alone if y is nil. The caller will ask next
+// for the arguments that lie ahead elements on; they may be fetched early.
+func (t *lookup) count(table []uint32, x, y []float32, ahead int) {
+	done := t.vectorCount(table, x, y, ahead)
 	var buf [blockArgs]uint32
 	for done < len(x) {
 		at := t.slots(buf[:], x, y, &done)
@@ -32,8 +33,8 @@ func (t *lookup) count(table []uint32, x, y []float32) {
 // sumEntries adds up the entries of the arguments:
 //
 //	for i := range x { sum += table[i*stride + slot(x[i]*y[i])] }
-func sumEntries[T entry](t *lookup, table []T, x, y []float32) uint64 {
-	done, sum := vectorSum(t, table, x, y)
+func sumEntries[T entry](t *lookup, table []T, x, y []float32, ahead int) uint64 {
+	done, sum := vectorSum(t, table, x, y, ahead)
 	var buf [blockArgs]uint32
 	for done < len(x) {
 		at := t.slots(buf[:], x, y, &done)

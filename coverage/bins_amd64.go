@@ -22,6 +22,7 @@ type binArgs struct {
 	Shift  uint32
 	Table  unsafe.Pointer
 	Stride int64
+	Ahead  int64  // bytes from an argument to the one to prefetch
 	Sum    uint64 // result of the sums
 }
 
@@ -56,8 +57,8 @@ var haveAVX2 = cpuid.CPU.Supports(cpuid.AVX2)
 
 // vectorCount does the work of count for the first arguments and returns how
 // many those are.
-func (t *lookup) vectorCount(table []uint32, x, y []float32) int {
-	a, n := vectorArgs(t, table, x, y)
+func (t *lookup) vectorCount(table []uint32, x, y []float32, ahead int) int {
+	a, n := vectorArgs(t, table, x, y, ahead)
 	switch {
 	case n == 0:
 	case y == nil:
@@ -70,8 +71,8 @@ func (t *lookup) vectorCount(table []uint32, x, y []float32) int {
 
 // vectorSum does the work of sumEntries for the first arguments, and returns
 // how many those are and the sum over them.
-func vectorSum[T entry](t *lookup, table []T, x, y []float32) (int, uint64) {
-	a, n := vectorArgs(t, table, x, y)
+func vectorSum[T entry](t *lookup, table []T, x, y []float32, ahead int) (int, uint64) {
+	a, n := vectorArgs(t, table, x, y, ahead)
 	if n == 0 {
 		return 0, 0
 	}
@@ -100,7 +101,7 @@ func vectorSum[T entry](t *lookup, table []T, x, y []float32) (int, uint64) {
 }
 
 // vectorArgs also checks that the table is long enough, as assembly will not.
-func vectorArgs[T entry](t *lookup, table []T, x, y []float32) (a binArgs, n int) {
+func vectorArgs[T entry](t *lookup, table []T, x, y []float32, ahead int) (a binArgs, n int) {
 	n = len(x) &^ 7
 	if n == 0 || !haveAVX2 || !t.single {
 		return a, 0
@@ -116,6 +117,7 @@ func vectorArgs[T entry](t *lookup, table []T, x, y []float32) (a binArgs, n int
 		Half:   t.half,
 		Shift:  uint32(t.shift),
 		Table:  unsafe.Pointer(unsafe.SliceData(table)),
+		Ahead:  int64(4 * ahead),
 		Stride: int64(t.stride()) * int64(unsafe.Sizeof(table[0])),
 	}
 	if y != nil {

@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func countProductsAVX2(a *byte)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·countProductsAVX2(SB), NOSPLIT, $64-8
 	MOVQ         a+0(FP), DI
 	MOVQ         (DI), R8
@@ -15,6 +15,7 @@ TEXT ·countProductsAVX2(SB), NOSPLIT, $64-8
 	MOVQ         32(DI), R12
 	MOVQ         56(DI), R13
 	MOVQ         64(DI), R14
+	MOVQ         72(DI), SI
 	VPXOR        Y4, Y4, Y4
 	VPBROADCASTD 40(DI), Y5
 	VPBROADCASTD 44(DI), Y6
@@ -25,9 +26,11 @@ TEXT ·countProductsAVX2(SB), NOSPLIT, $64-8
 	VPSLLD       $0x1f, Y9, Y9
 
 group:
-	VMOVUPS (R8), Y0
-	VMULPS  (R9), Y0, Y0
-	VPSRAD  $0x1f, Y0, Y1
+	VMOVUPS    (R8), Y0
+	VMULPS     (R9), Y0, Y0
+	PREFETCHT0 (R8)(SI*1)
+	PREFETCHT0 (R9)(SI*1)
+	VPSRAD     $0x1f, Y0, Y1
 
 	// cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)
 	VPAND   Y8, Y0, Y2
@@ -109,7 +112,7 @@ group:
 	RET
 
 // func sum8ProductsAVX2(a *byte)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·sum8ProductsAVX2(SB), NOSPLIT, $64-8
 	MOVQ         a+0(FP), DI
 	MOVQ         (DI), R8
@@ -119,6 +122,7 @@ TEXT ·sum8ProductsAVX2(SB), NOSPLIT, $64-8
 	MOVQ         32(DI), R12
 	MOVQ         56(DI), R13
 	MOVQ         64(DI), R14
+	MOVQ         72(DI), SI
 	XORL         R15, R15
 	VPXOR        Y4, Y4, Y4
 	VPBROADCASTD 40(DI), Y5
@@ -130,9 +134,11 @@ TEXT ·sum8ProductsAVX2(SB), NOSPLIT, $64-8
 	VPSLLD       $0x1f, Y9, Y9
 
 group:
-	VMOVUPS (R8), Y0
-	VMULPS  (R9), Y0, Y0
-	VPSRAD  $0x1f, Y0, Y1
+	VMOVUPS    (R8), Y0
+	VMULPS     (R9), Y0, Y0
+	PREFETCHT0 (R8)(SI*1)
+	PREFETCHT0 (R9)(SI*1)
+	VPSRAD     $0x1f, Y0, Y1
 
 	// cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)
 	VPAND   Y8, Y0, Y2
@@ -218,12 +224,12 @@ group:
 	ADDQ    $0x20, R9
 	DECQ    R10
 	JNZ     group
-	MOVQ    R15, 72(DI)
+	MOVQ    R15, 80(DI)
 	VZEROUPPER
 	RET
 
 // func sum16ProductsAVX2(a *byte)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·sum16ProductsAVX2(SB), NOSPLIT, $64-8
 	MOVQ         a+0(FP), DI
 	MOVQ         (DI), R8
@@ -233,6 +239,7 @@ TEXT ·sum16ProductsAVX2(SB), NOSPLIT, $64-8
 	MOVQ         32(DI), R12
 	MOVQ         56(DI), R13
 	MOVQ         64(DI), R14
+	MOVQ         72(DI), SI
 	XORL         R15, R15
 	VPXOR        Y4, Y4, Y4
 	VPBROADCASTD 40(DI), Y5
@@ -244,9 +251,11 @@ TEXT ·sum16ProductsAVX2(SB), NOSPLIT, $64-8
 	VPSLLD       $0x1f, Y9, Y9
 
 group:
-	VMOVUPS (R8), Y0
-	VMULPS  (R9), Y0, Y0
-	VPSRAD  $0x1f, Y0, Y1
+	VMOVUPS    (R8), Y0
+	VMULPS     (R9), Y0, Y0
+	PREFETCHT0 (R8)(SI*1)
+	PREFETCHT0 (R9)(SI*1)
+	VPSRAD     $0x1f, Y0, Y1
 
 	// cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)
 	VPAND   Y8, Y0, Y2
@@ -332,12 +341,12 @@ group:
 	ADDQ    $0x20, R9
 	DECQ    R10
 	JNZ     group
-	MOVQ    R15, 72(DI)
+	MOVQ    R15, 80(DI)
 	VZEROUPPER
 	RET
 
 // func sum32ProductsAVX2(a *byte)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·sum32ProductsAVX2(SB), NOSPLIT, $64-8
 	MOVQ         a+0(FP), DI
 	MOVQ         (DI), R8
@@ -347,6 +356,7 @@ TEXT ·sum32ProductsAVX2(SB), NOSPLIT, $64-8
 	MOVQ         32(DI), R12
 	MOVQ         56(DI), R13
 	MOVQ         64(DI), R14
+	MOVQ         72(DI), SI
 	XORL         R15, R15
 	VPXOR        Y4, Y4, Y4
 	VPBROADCASTD 40(DI), Y5
@@ -358,9 +368,11 @@ TEXT ·sum32ProductsAVX2(SB), NOSPLIT, $64-8
 	VPSLLD       $0x1f, Y9, Y9
 
 group:
-	VMOVUPS (R8), Y0
-	VMULPS  (R9), Y0, Y0
-	VPSRAD  $0x1f, Y0, Y1
+	VMOVUPS    (R8), Y0
+	VMULPS     (R9), Y0, Y0
+	PREFETCHT0 (R8)(SI*1)
+	PREFETCHT0 (R9)(SI*1)
+	VPSRAD     $0x1f, Y0, Y1
 
 	// cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)
 	VPAND   Y8, Y0, Y2
@@ -446,12 +458,12 @@ group:
 	ADDQ    $0x20, R9
 	DECQ    R10
 	JNZ     group
-	MOVQ    R15, 72(DI)
+	MOVQ    R15, 80(DI)
 	VZEROUPPER
 	RET
 
 // func countValuesAVX2(a *byte)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·countValuesAVX2(SB), NOSPLIT, $64-8
 	MOVQ         a+0(FP), DI
 	MOVQ         (DI), R8
@@ -460,6 +472,7 @@ TEXT ·countValuesAVX2(SB), NOSPLIT, $64-8
 	MOVQ         32(DI), R12
 	MOVQ         56(DI), R13
 	MOVQ         64(DI), R14
+	MOVQ         72(DI), SI
 	VPXOR        Y4, Y4, Y4
 	VPBROADCASTD 40(DI), Y5
 	VPBROADCASTD 44(DI), Y6
@@ -470,8 +483,9 @@ TEXT ·countValuesAVX2(SB), NOSPLIT, $64-8
 	VPSLLD       $0x1f, Y9, Y9
 
 group:
-	VMOVUPS (R8), Y0
-	VPSRAD  $0x1f, Y0, Y1
+	VMOVUPS    (R8), Y0
+	PREFETCHT0 (R8)(SI*1)
+	VPSRAD     $0x1f, Y0, Y1
 
 	// cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)
 	VPAND   Y8, Y0, Y2
@@ -552,7 +566,7 @@ group:
 	RET
 
 // func sum8ValuesAVX2(a *byte)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·sum8ValuesAVX2(SB), NOSPLIT, $64-8
 	MOVQ         a+0(FP), DI
 	MOVQ         (DI), R8
@@ -561,6 +575,7 @@ TEXT ·sum8ValuesAVX2(SB), NOSPLIT, $64-8
 	MOVQ         32(DI), R12
 	MOVQ         56(DI), R13
 	MOVQ         64(DI), R14
+	MOVQ         72(DI), SI
 	XORL         R15, R15
 	VPXOR        Y4, Y4, Y4
 	VPBROADCASTD 40(DI), Y5
@@ -572,8 +587,9 @@ TEXT ·sum8ValuesAVX2(SB), NOSPLIT, $64-8
 	VPSLLD       $0x1f, Y9, Y9
 
 group:
-	VMOVUPS (R8), Y0
-	VPSRAD  $0x1f, Y0, Y1
+	VMOVUPS    (R8), Y0
+	PREFETCHT0 (R8)(SI*1)
+	VPSRAD     $0x1f, Y0, Y1
 
 	// cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)
 	VPAND   Y8, Y0, Y2
@@ -658,12 +674,12 @@ group:
 	ADDQ    $0x20, R8
 	DECQ    R10
 	JNZ     group
-	MOVQ    R15, 72(DI)
+	MOVQ    R15, 80(DI)
 	VZEROUPPER
 	RET
 
 // func sum16ValuesAVX2(a *byte)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·sum16ValuesAVX2(SB), NOSPLIT, $64-8
 	MOVQ         a+0(FP), DI
 	MOVQ         (DI), R8
@@ -672,6 +688,7 @@ TEXT ·sum16ValuesAVX2(SB), NOSPLIT, $64-8
 	MOVQ         32(DI), R12
 	MOVQ         56(DI), R13
 	MOVQ         64(DI), R14
+	MOVQ         72(DI), SI
 	XORL         R15, R15
 	VPXOR        Y4, Y4, Y4
 	VPBROADCASTD 40(DI), Y5
@@ -683,8 +700,9 @@ TEXT ·sum16ValuesAVX2(SB), NOSPLIT, $64-8
 	VPSLLD       $0x1f, Y9, Y9
 
 group:
-	VMOVUPS (R8), Y0
-	VPSRAD  $0x1f, Y0, Y1
+	VMOVUPS    (R8), Y0
+	PREFETCHT0 (R8)(SI*1)
+	VPSRAD     $0x1f, Y0, Y1
 
 	// cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)
 	VPAND   Y8, Y0, Y2
@@ -769,12 +787,12 @@ group:
 	ADDQ    $0x20, R8
 	DECQ    R10
 	JNZ     group
-	MOVQ    R15, 72(DI)
+	MOVQ    R15, 80(DI)
 	VZEROUPPER
 	RET
 
 // func sum32ValuesAVX2(a *byte)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·sum32ValuesAVX2(SB), NOSPLIT, $64-8
 	MOVQ         a+0(FP), DI
 	MOVQ         (DI), R8
@@ -783,6 +801,7 @@ TEXT ·sum32ValuesAVX2(SB), NOSPLIT, $64-8
 	MOVQ         32(DI), R12
 	MOVQ         56(DI), R13
 	MOVQ         64(DI), R14
+	MOVQ         72(DI), SI
 	XORL         R15, R15
 	VPXOR        Y4, Y4, Y4
 	VPBROADCASTD 40(DI), Y5
@@ -794,8 +813,9 @@ TEXT ·sum32ValuesAVX2(SB), NOSPLIT, $64-8
 	VPSLLD       $0x1f, Y9, Y9
 
 group:
-	VMOVUPS (R8), Y0
-	VPSRAD  $0x1f, Y0, Y1
+	VMOVUPS    (R8), Y0
+	PREFETCHT0 (R8)(SI*1)
+	VPSRAD     $0x1f, Y0, Y1
 
 	// cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)
 	VPAND   Y8, Y0, Y2
@@ -880,6 +900,6 @@ group:
 	ADDQ    $0x20, R8
 	DECQ    R10
 	JNZ     group
-	MOVQ    R15, 72(DI)
+	MOVQ    R15, 80(DI)
 	VZEROUPPER
 	RET

@@ -18,7 +18,7 @@ func TestBinArgs(t *testing.T) {
 	for i, c := range [][2]uintptr{
 		{unsafe.Offsetof(a.X), 0}, {unsafe.Offsetof(a.Y), 8}, {unsafe.Offsetof(a.Groups), 16}, {unsafe.Offsetof(a.Cells), 24},
 		{unsafe.Offsetof(a.Keys), 32}, {unsafe.Offsetof(a.Lo), 40}, {unsafe.Offsetof(a.Last), 44}, {unsafe.Offsetof(a.Half), 48},
-		{unsafe.Offsetof(a.Shift), 52}, {unsafe.Offsetof(a.Table), 56}, {unsafe.Offsetof(a.Stride), 64}, {unsafe.Offsetof(a.Sum), 72},
+		{unsafe.Offsetof(a.Shift), 52}, {unsafe.Offsetof(a.Table), 56}, {unsafe.Offsetof(a.Stride), 64}, {unsafe.Offsetof(a.Ahead), 72}, {unsafe.Offsetof(a.Sum), 80},
 	} {
 		if c[0] != c[1] {
 			t.Errorf("field %d at %d, generated for %d", i, c[0], c[1])
@@ -88,7 +88,7 @@ func compareAssembly(t *testing.T, r *rand.Rand, what string, look *lookup, x, y
 		sum16 += uint64(uint16(values[p]))
 		sum32 += uint64(values[p])
 	}
-	look.count(got[stride:len(counts)-stride], x, y)
+	look.count(got[stride:len(counts)-stride], x, y, len(x))
 	for p := range got {
 		want := uint32(0)
 		if p >= stride && p < len(got)-stride {
@@ -98,13 +98,13 @@ func compareAssembly(t *testing.T, r *rand.Rand, what string, look *lookup, x, y
 			t.Fatalf("%s: argument %d, slot %d: count %d, want %d", what, p/stride-1, p%stride, got[p], want)
 		}
 	}
-	if got := sumEntries(look, narrow[uint8](values), x, y); got != sum8 {
+	if got := sumEntries(look, narrow[uint8](values), x, y, 0); got != sum8 {
 		t.Fatalf("%s: sum of bytes %d, want %d", what, got, sum8)
 	}
-	if got := sumEntries(look, narrow[uint16](values), x, y); got != sum16 {
+	if got := sumEntries(look, narrow[uint16](values), x, y, 0); got != sum16 {
 		t.Fatalf("%s: sum of 16-bit entries %d, want %d", what, got, sum16)
 	}
-	if got := sumEntries(look, values, x, y); got != sum32 {
+	if got := sumEntries(look, values, x, y, 0); got != sum32 {
 		t.Fatalf("%s: sum of 32-bit entries %d, want %d", what, got, sum32)
 	}
 }

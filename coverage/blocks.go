@@ -1,13 +1,17 @@
 package coverage
 
 const (
-	// minBlock keeps reads of a sample's row at whole cache lines, and the cost
-	// of starting a block small.
-	minBlock = 64
+	// minBlock is the least number of channels worked on at a time, so that
+	// starting a block costs little.
+	minBlock = 128
 	// blockBytes is how much of a histogram is worked on at a time when there
-	// are many samples: a share of the second-level cache.
-	blockBytes = 256 << 10
+	// are many samples: what a second-level cache may hold.
+	blockBytes = 512 << 10
 )
+
+// prefetchRows is how many samples ahead a block's arguments are fetched. In
+// blocks narrower than a row, the processor does not foresee them itself.
+const prefetchRows = 2
 
 // blockWidth returns how many channels to work on at a time. Callers go
 // through blocks of channels outside and samples inside, so that a histogram

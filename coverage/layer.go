@@ -72,7 +72,7 @@ func (l *Layer) Add(z, g []float32, n int) error {
 		counts := l.counts[first*l.look.stride() : end*l.look.stride()]
 		for row := range n {
 			from, to := row*l.channels+first, row*l.channels+end
-			l.look.count(counts, x[from:to], part(y, from, to))
+			l.look.count(counts, x[from:to], part(y, from, to), prefetchRows*l.channels)
 		}
 	}
 	return nil
@@ -115,7 +115,7 @@ func (l *Layer) Score(z, g []float32, n int, dst []float32) error {
 	if len(dst) != n {
 		return fmt.Errorf("coverage: layer %q: room for %d scores of %d samples", l.settings.Layer, len(dst), n)
 	}
-	var small [256]uint64 // spares an allocation for the usual batch
+	var small [64]uint64 // spares an allocation for the usual batch
 	sums := small[:0]
 	if n > len(small) {
 		sums = make([]uint64, n)

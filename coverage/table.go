@@ -66,7 +66,7 @@ func sumCapped[T entry](capped []T, l *Layer, z, g []float32, n, width int, sums
 		block := capped[first*l.look.stride() : end*l.look.stride()]
 		for row := range n {
 			from, to := row*l.channels+first, row*l.channels+end
-			sums[row] += sumEntries(l.look, block, x[from:to], part(y, from, to))
+			sums[row] += sumEntries(l.look, block, x[from:to], part(y, from, to), prefetchRows*l.channels)
 		}
 	}
 }

@@ -23,7 +23,8 @@ const (
 	argShift  = 52
 	argTable  = 56
 	argStride = 64
-	argSum    = 72
+	argAhead  = 72
+	argSum    = 80
 )
 
 func main() {
@@ -61,6 +62,8 @@ func bins(kind string, product bool, bits int) {
 	MOVQ(arg(argKeys), keys)
 	MOVQ(arg(argTable), table)
 	MOVQ(arg(argStride), stride)
+	ahead := RSI
+	MOVQ(arg(argAhead), ahead)
 	counting := kind == "count"
 	if !counting {
 		XORL(sum.As32(), sum.As32())
@@ -81,6 +84,10 @@ func bins(kind string, product bool, bits int) {
 	VMOVUPS(Mem{Base: px}, x)
 	if product {
 		VMULPS(Mem{Base: py}, x, x)
+	}
+	PREFETCHT0(Mem{Base: px, Index: ahead, Scale: 1})
+	if product {
+		PREFETCHT0(Mem{Base: py, Index: ahead, Scale: 1})
 	}
 	VPSRAD(Imm(31), x, sign)
 	Comment("cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)")
