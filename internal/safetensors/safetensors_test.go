@@ -157,7 +157,7 @@ func TestWriteRefuses(t *testing.T) {
 		{"twice", []Tensor{ok, ok}, nil, `"a": given twice`},
 		{"count", []Tensor{Float32("a", []int{3}, []float32{1, 2})}, nil, "need 12 bytes, the data has 8"},
 		{"negative", []Tensor{Float32("a", []int{-1, -1}, []float32{1})}, nil, "negative size"},
-		{"overflow", []Tensor{Float32("a", []int{1 << 31, 1 << 31, 4}, nil)}, nil, "too large"},
+		{"overflow", []Tensor{Float32("a", []int{1 << 30, 1 << 30, 1 << 30}, nil)}, nil, "too large"},
 		{"dtype", []Tensor{{Name: "a", DType: "F31"}}, nil, `unknown dtype "F31"`},
 		{"name UTF-8", []Tensor{Float32("\xff", nil, []float32{1})}, nil, "not UTF-8"},
 		{"metadata UTF-8", nil, map[string]string{"k": "\xff"}, "not UTF-8"},
