@@ -123,7 +123,7 @@ func sortedSet(name string, scores []float64) ([]float64, error) {
 		}
 	}
 	c := slices.Clone(scores)
-	slices.Sort(c)
+	sortFinite(c)
 	return c, nil
 }
 

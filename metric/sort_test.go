@@ -1,0 +1,38 @@
+package metric
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+func TestSortFinite(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{0, 1, 5, radixMin - 1, radixMin, 5000} {
+		for name, draw := range map[string]func() float64{
+			"normal":  r.NormFloat64,
+			"float32": func() float64 { return float64(r.Float32()) },
+			"ties":    func() float64 { return float64(r.IntN(7) - 3) },
+			"equal":   func() float64 { return -2.5 },
+			"bits": func() float64 {
+				for {
+					if f := math.Float64frombits(r.Uint64()); f-f == 0 {
+						return f
+					}
+				}
+			},
+		} {
+			v := make([]float64, n)
+			for i := range v {
+				v[i] = draw()
+			}
+			want := slices.Clone(v)
+			slices.Sort(want)
+			sortFinite(v)
+			if !slices.Equal(v, want) {
+				t.Errorf("%d of %s: not sorted", n, name)
+			}
+		}
+	}
+}
