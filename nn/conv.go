@@ -170,6 +170,7 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 	*a = kernel.TileArgs{
 		In: &ws.slabs[j.in.slab][0], TapOff: &j.tapOff[0],
 		Taps: int64(len(j.tapOff)), Cin: int64(j.cin), Flags: j.flags,
+		InOff: &c.in[0], OutOff: &c.out[0], Count: int64(tiles),
 	}
 	outSlab := ws.slabs[j.out.slab]
 	for panel := group * j.panels / groups; panel < (group+1)*j.panels/groups; panel++ {
@@ -185,10 +186,7 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 		if j.mask != nil {
 			a.Mask = &ws.slabs[j.mask.slab][lane]
 		}
-		for t := range tiles {
-			a.InOff, a.OutOff = &c.in[t], &c.out[t]
-			j.tile.Run(a)
-		}
+		j.tile.Run(a)
 	}
 }
 

@@ -163,17 +163,17 @@ func (j *winogradJob) run(ws *workspace, n, task, _ int, sc *scratch) {
 	}
 	panelSize := j.cin * j.tile.Width
 	a := &s.tile
-	*a = kernel.TileArgs{TapOff: &s.tapOff[0], Taps: 1, Cin: int64(j.cin)}
+	*a = kernel.TileArgs{
+		TapOff: &s.tapOff[0], Taps: 1, Cin: int64(j.cin),
+		InOff: &s.in[0], OutOff: &s.out[0], Count: int64(tiles),
+	}
 	for g := range j.groups {
 		for plane := range kernel.WinogradPlanes {
 			a.In = &s.patches[plane*j.planeSize]
 			for panel := range j.panels {
 				a.Weights = &j.weights[((g*kernel.WinogradPlanes+plane)*j.panels+panel)*panelSize]
 				a.Out = &s.sums[plane*j.sumsSize+panel*j.tile.Width]
-				for t := range tiles {
-					a.InOff, a.OutOff = &s.in[t], &s.out[t]
-					j.tile.Run(a)
-				}
+				j.tile.Run(a)
 			}
 		}
 		j.transformBack(ws, s, first, count, g*j.group)

@@ -31,8 +31,9 @@ const (
 	Accumulate
 )
 
-// TileArgs are the arguments of a tile kernel of width W: Rows output pixels by
-// W output channels of a convolution, a matrix product or their transposes.
+// TileArgs are the arguments of a tile kernel of width W: Count times Rows output
+// pixels by W output channels of a convolution, a matrix product or their
+// transposes. For each of Count consecutive entries of InOff and OutOff:
 //
 //	for i := range Rows { for j := range W {
 //		acc := Bias[j]             // 0 if Bias is nil; Out[OutOff[i]+j] if Accumulate
@@ -47,8 +48,8 @@ const (
 //
 // The offsets are in bytes. All rows are read before any is written only in so
 // far as Accumulate goes, so Res must not overlap Out; two rows may name the same
-// pixel, which is how a tile at the end of a batch is filled. Taps and Cin are
-// at least 1. The sum runs in the order written, whatever the instruction set,
+// pixel, which is how a tile at the end of a batch is filled. Taps, Cin and Count
+// are at least 1. The sum runs in the order written, whatever the instruction set,
 // but assembly rounds once a multiplication and addition (FMA), portable Go
 // may round twice.
 type TileArgs struct {
@@ -58,19 +59,20 @@ type TileArgs struct {
 	Bias    *float32
 	Res     *float32
 	Mask    *float32
-	InOff   *[Rows]int64
-	OutOff  *[Rows]int64
-	TapOff  *int64 // Taps of them
+	InOff   *[Rows]int64 // Count of them
+	OutOff  *[Rows]int64 // Count of them
+	TapOff  *int64       // Taps of them
 	Taps    int64
 	Cin     int64
 	Flags   int64
+	Count   int64
 }
 
 // Tile is a tile kernel.
 type Tile struct {
 	// Width is the number of output channels it computes.
 	Width int
-	// Run computes the tile.
+	// Run computes Count tiles.
 	Run func(*TileArgs)
 }
 

@@ -21,6 +21,7 @@ func TestTileArgsLayout(t *testing.T) {
 		{"InOff", unsafe.Offsetof(a.InOff), 48}, {"OutOff", unsafe.Offsetof(a.OutOff), 56},
 		{"TapOff", unsafe.Offsetof(a.TapOff), 64}, {"Taps", unsafe.Offsetof(a.Taps), 72},
 		{"Cin", unsafe.Offsetof(a.Cin), 80}, {"Flags", unsafe.Offsetof(a.Flags), 88},
+		{"Count", unsafe.Offsetof(a.Count), 96},
 	} {
 		if f.got != f.want {
 			t.Errorf("%s lies at %d, the assembly reads it at %d", f.name, f.got, f.want)
@@ -33,7 +34,7 @@ type tileCase struct {
 	width, taps, cin       int
 	in, w, out, bias       []float32
 	res, mask              []float32
-	inOff, outOff          [Rows]int64
+	inOff, outOff          [][Rows]int64
 	tapOff                 []int64
 	flags                  int64
 	useBias, useRes, useMk bool
@@ -50,7 +51,7 @@ func newTileCase(r *rand.Rand, width, taps, cin int) *tileCase {
 		}
 		return s
 	}
-	pixels := 11
+	const pixels, count = 15, 2
 	stride := cin + r.IntN(5)
 	c.in = fill((pixels + taps) * stride)
 	c.w = fill(taps * cin * width)
@@ -60,9 +61,10 @@ func newTileCase(r *rand.Rand, width, taps, cin int) *tileCase {
 	c.res = fill(len(c.out))
 	c.mask = fill(len(c.out))
 	perm := r.Perm(pixels)
-	for i := range Rows {
-		c.inOff[i] = int64(4 * stride * r.IntN(pixels))
-		c.outOff[i] = int64(4 * outStride * perm[i])
+	c.inOff, c.outOff = make([][Rows]int64, count), make([][Rows]int64, count)
+	for i := range count * Rows {
+		c.inOff[i/Rows][i%Rows] = int64(4 * stride * r.IntN(pixels))
+		c.outOff[i/Rows][i%Rows] = int64(4 * outStride * perm[i])
 	}
 	for t := range taps {
 		c.tapOff = append(c.tapOff, int64(4*stride*r.IntN(taps)))
@@ -79,9 +81,10 @@ func (c *tileCase) want() (out []float64, size []float64) {
 	for i, v := range c.out {
 		out[i] = float64(v)
 	}
-	for i := range Rows {
+	for i := range len(c.outOff) * Rows {
+		inOff, outOff := int(c.inOff[i/Rows][i%Rows]), int(c.outOff[i/Rows][i%Rows])
 		for j := range c.width {
-			o := int(c.outOff[i])/4 + j
+			o := outOff/4 + j
 			acc := 0.0
 			switch {
 			case c.flags&Accumulate != 0:
@@ -92,7 +95,7 @@ func (c *tileCase) want() (out []float64, size []float64) {
 			abs := math.Abs(acc)
 			for t := range c.taps {
 				for k := range c.cin {
-					p := float64(c.in[(int(c.inOff[i])+int(c.tapOff[t]))/4+k]) * float64(c.w[(t*c.cin+k)*c.width+j])
+					p := float64(c.in[(inOff+int(c.tapOff[t]))/4+k]) * float64(c.w[(t*c.cin+k)*c.width+j])
 					acc += p
 					abs += math.Abs(p)
 				}
@@ -120,7 +123,7 @@ func (c *tileCase) run(tile Tile) []float32 {
 	out := guarded[32 : 32+len(c.out)]
 	copy(out, c.out)
 	a := &TileArgs{
-		In: &c.in[0], Weights: &c.w[0], Out: &out[0], InOff: &c.inOff, OutOff: &c.outOff,
+		In: &c.in[0], Weights: &c.w[0], Out: &out[0], InOff: &c.inOff[0], OutOff: &c.outOff[0], Count: int64(len(c.inOff)),
 		TapOff: &c.tapOff[0], Taps: int64(c.taps), Cin: int64(c.cin), Flags: c.flags,
 	}
 	if c.useBias {
@@ -180,19 +183,21 @@ func TestTileKeepsNaNAndInfinity(t *testing.T) {
 		for _, bad := range []float32{nan, inf, -inf} {
 			c := newTileCase(r, tile.Width, 1, 5)
 			c.flags = ReLU
+			in, outOff := &c.inOff[0], &c.outOff[0]
+			c.inOff, c.outOff = c.inOff[:1], c.outOff[:1]
 			for i := range Rows { // rows of their own, so that only row 2 is spoilt
-				c.inOff[i] = int64(i * len(c.in) / 12 * 4)
+				in[i] = int64(i * len(c.in) / 12 * 4)
 			}
 			c.tapOff[0] = 0
 			for i := range c.w {
 				c.w[i] = 1
 			}
-			c.in[c.inOff[2]/4] = bad
+			c.in[in[2]/4] = bad
 			out := c.run(tile)
 			for i := range Rows {
 				for j := range tile.Width {
-					v := out[int(c.outOff[i])/4+j]
-					overlaps := c.inOff[i] <= c.inOff[2] && c.inOff[2] < c.inOff[i]+20
+					v := out[int(outOff[i])/4+j]
+					overlaps := in[i] <= in[2] && in[2] < in[i]+20
 					switch {
 					case !overlaps && (v != v || math.IsInf(float64(v), 0)):
 						t.Fatalf("%v in row 2 spoilt row %d", bad, i)
@@ -215,8 +220,9 @@ func TestTileRepeatedPixel(t *testing.T) {
 		r := rand.New(rand.NewPCG(3, 3))
 		c := newTileCase(r, tile.Width, 2, 7)
 		c.flags, c.useRes, c.useMk = Accumulate|ReLU, true, true
+		last := len(c.inOff) - 1
 		for i := 2; i < Rows; i++ {
-			c.inOff[i], c.outOff[i] = c.inOff[1], c.outOff[1]
+			c.inOff[last][i], c.outOff[last][i] = c.inOff[last][1], c.outOff[last][1]
 		}
 		want, _ := c.want()
 		for i, v := range c.run(tile) {
@@ -247,14 +253,14 @@ func BenchmarkTile(b *testing.B) {
 					r := rand.New(rand.NewPCG(1, 1))
 					c := newTileCase(r, tile.Width, 9, cin)
 					a := &TileArgs{
-						In: &c.in[0], Weights: &c.w[0], Out: &c.out[0], InOff: &c.inOff, OutOff: &c.outOff,
+						In: &c.in[0], Weights: &c.w[0], Out: &c.out[0], InOff: &c.inOff[0], OutOff: &c.outOff[0], Count: int64(len(c.inOff)),
 						TapOff: &c.tapOff[0], Taps: 9, Cin: int64(cin), Flags: ReLU,
 					}
 					b.ResetTimer()
 					for range b.N {
 						tile.Run(a)
 					}
-					flops := 2 * float64(Rows*tile.Width*9*cin)
+					flops := 2 * float64(len(c.inOff)*Rows*tile.Width*9*cin)
 					b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 				})
 			}

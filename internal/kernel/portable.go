@@ -12,6 +12,15 @@ type sums [Rows * portableWidth]float32
 // blocks of three pixels by four channels: twelve sums that the compiler keeps
 // in registers.
 func tile6x16(a *TileArgs) {
+	tile := *a
+	in, out := unsafe.Slice(a.InOff, a.Count), unsafe.Slice(a.OutOff, a.Count)
+	for n := range in {
+		tile.InOff, tile.OutOff = &in[n], &out[n]
+		oneTile(&tile)
+	}
+}
+
+func oneTile(a *TileArgs) {
 	var acc sums
 	for i := range Rows {
 		row := acc[i*portableWidth:][:portableWidth]

@@ -6,13 +6,22 @@
 
 // func tile6x16AVX2(a *byte)
 // Requires: AVX, FMA3
-TEXT ·tile6x16AVX2(SB), NOSPLIT, $0-8
+TEXT ·tile6x16AVX2(SB), NOSPLIT, $24-8
+	MOVQ a+0(FP), DI
+	MOVQ 48(DI), AX
+	MOVQ AX, (SP)
+	MOVQ 56(DI), AX
+	MOVQ AX, 8(SP)
+	MOVQ 96(DI), AX
+	MOVQ AX, 16(SP)
+
+tile:
 	// Start from the output itself, from the bias, or from zero.
 	MOVQ    a+0(FP), DI
 	MOVQ    88(DI), CX
 	TESTQ   $0x00000002, CX
 	JZ      bias
-	MOVQ    56(DI), AX
+	MOVQ    8(SP), AX
 	MOVQ    (AX), R8
 	MOVQ    8(AX), R9
 	MOVQ    16(AX), R10
@@ -67,7 +76,7 @@ zero:
 	VXORPS Y11, Y11, Y11
 
 start:
-	MOVQ 48(DI), AX
+	MOVQ (SP), AX
 	MOVQ (AX), R8
 	MOVQ 8(AX), R9
 	MOVQ 16(AX), R10
@@ -210,7 +219,7 @@ next:
 
 	// Residual, ReLU, mask and store, all at the output's offsets.
 	MOVQ   a+0(FP), DI
-	MOVQ   56(DI), AX
+	MOVQ   8(SP), AX
 	MOVQ   (AX), R8
 	MOVQ   8(AX), R9
 	MOVQ   16(AX), R10
@@ -294,5 +303,9 @@ store:
 	VMOVUPS Y9, 32(BX)(R12*1)
 	VMOVUPS Y10, (BX)(R13*1)
 	VMOVUPS Y11, 32(BX)(R13*1)
+	ADDQ    $0x30, (SP)
+	ADDQ    $0x30, 8(SP)
+	DECQ    16(SP)
+	JNZ     tile
 	VZEROUPPER
 	RET

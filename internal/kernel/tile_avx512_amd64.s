@@ -6,13 +6,22 @@
 
 // func tile6x16AVX512(a *byte)
 // Requires: AVX, AVX512F
-TEXT ·tile6x16AVX512(SB), NOSPLIT, $0-8
+TEXT ·tile6x16AVX512(SB), NOSPLIT, $24-8
+	MOVQ a+0(FP), DI
+	MOVQ 48(DI), AX
+	MOVQ AX, (SP)
+	MOVQ 56(DI), AX
+	MOVQ AX, 8(SP)
+	MOVQ 96(DI), AX
+	MOVQ AX, 16(SP)
+
+tile:
 	// Start from the output itself, from the bias, or from zero.
 	MOVQ    a+0(FP), DI
 	MOVQ    88(DI), CX
 	TESTQ   $0x00000002, CX
 	JZ      bias
-	MOVQ    56(DI), AX
+	MOVQ    8(SP), AX
 	MOVQ    (AX), R8
 	MOVQ    8(AX), R9
 	MOVQ    16(AX), R10
@@ -49,7 +58,7 @@ zero:
 	VPXORD Z5, Z5, Z5
 
 start:
-	MOVQ 48(DI), AX
+	MOVQ (SP), AX
 	MOVQ (AX), R8
 	MOVQ 8(AX), R9
 	MOVQ 16(AX), R10
@@ -157,7 +166,7 @@ next:
 
 	// Residual, ReLU, mask and store, all at the output's offsets.
 	MOVQ   a+0(FP), DI
-	MOVQ   56(DI), AX
+	MOVQ   8(SP), AX
 	MOVQ   (AX), R8
 	MOVQ   8(AX), R9
 	MOVQ   16(AX), R10
@@ -211,18 +220,31 @@ store:
 	VMOVUPS Z3, (BX)(R11*1)
 	VMOVUPS Z4, (BX)(R12*1)
 	VMOVUPS Z5, (BX)(R13*1)
+	ADDQ    $0x30, (SP)
+	ADDQ    $0x30, 8(SP)
+	DECQ    16(SP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tile6x32AVX512(a *byte)
 // Requires: AVX, AVX512F
-TEXT ·tile6x32AVX512(SB), NOSPLIT, $0-8
+TEXT ·tile6x32AVX512(SB), NOSPLIT, $24-8
+	MOVQ a+0(FP), DI
+	MOVQ 48(DI), AX
+	MOVQ AX, (SP)
+	MOVQ 56(DI), AX
+	MOVQ AX, 8(SP)
+	MOVQ 96(DI), AX
+	MOVQ AX, 16(SP)
+
+tile:
 	// Start from the output itself, from the bias, or from zero.
 	MOVQ    a+0(FP), DI
 	MOVQ    88(DI), CX
 	TESTQ   $0x00000002, CX
 	JZ      bias
-	MOVQ    56(DI), AX
+	MOVQ    8(SP), AX
 	MOVQ    (AX), R8
 	MOVQ    8(AX), R9
 	MOVQ    16(AX), R10
@@ -277,7 +299,7 @@ zero:
 	VPXORD Z11, Z11, Z11
 
 start:
-	MOVQ 48(DI), AX
+	MOVQ (SP), AX
 	MOVQ (AX), R8
 	MOVQ 8(AX), R9
 	MOVQ 16(AX), R10
@@ -420,7 +442,7 @@ next:
 
 	// Residual, ReLU, mask and store, all at the output's offsets.
 	MOVQ   a+0(FP), DI
-	MOVQ   56(DI), AX
+	MOVQ   8(SP), AX
 	MOVQ   (AX), R8
 	MOVQ   8(AX), R9
 	MOVQ   16(AX), R10
@@ -504,18 +526,31 @@ store:
 	VMOVUPS Z9, 64(BX)(R12*1)
 	VMOVUPS Z10, (BX)(R13*1)
 	VMOVUPS Z11, 64(BX)(R13*1)
+	ADDQ    $0x30, (SP)
+	ADDQ    $0x30, 8(SP)
+	DECQ    16(SP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tile6x64AVX512(a *byte)
 // Requires: AVX, AVX512F
-TEXT ·tile6x64AVX512(SB), NOSPLIT, $0-8
+TEXT ·tile6x64AVX512(SB), NOSPLIT, $24-8
+	MOVQ a+0(FP), DI
+	MOVQ 48(DI), AX
+	MOVQ AX, (SP)
+	MOVQ 56(DI), AX
+	MOVQ AX, 8(SP)
+	MOVQ 96(DI), AX
+	MOVQ AX, 16(SP)
+
+tile:
 	// Start from the output itself, from the bias, or from zero.
 	MOVQ    a+0(FP), DI
 	MOVQ    88(DI), CX
 	TESTQ   $0x00000002, CX
 	JZ      bias
-	MOVQ    56(DI), AX
+	MOVQ    8(SP), AX
 	MOVQ    (AX), R8
 	MOVQ    8(AX), R9
 	MOVQ    16(AX), R10
@@ -606,7 +641,7 @@ zero:
 	VPXORD Z23, Z23, Z23
 
 start:
-	MOVQ 48(DI), AX
+	MOVQ (SP), AX
 	MOVQ (AX), R8
 	MOVQ 8(AX), R9
 	MOVQ 16(AX), R10
@@ -819,7 +854,7 @@ next:
 
 	// Residual, ReLU, mask and store, all at the output's offsets.
 	MOVQ   a+0(FP), DI
-	MOVQ   56(DI), AX
+	MOVQ   8(SP), AX
 	MOVQ   (AX), R8
 	MOVQ   8(AX), R9
 	MOVQ   16(AX), R10
@@ -963,5 +998,9 @@ store:
 	VMOVUPS Z21, 64(BX)(R13*1)
 	VMOVUPS Z22, 128(BX)(R13*1)
 	VMOVUPS Z23, 192(BX)(R13*1)
+	ADDQ    $0x30, (SP)
+	ADDQ    $0x30, 8(SP)
+	DECQ    16(SP)
+	JNZ     tile
 	VZEROUPPER
 	RET

@@ -51,6 +51,7 @@ const (
 	argTaps   = 72
 	argCin    = 80
 	argFlags  = 88
+	argCount  = 96
 )
 
 const (
@@ -58,7 +59,8 @@ const (
 	flagAccumulate = 2
 )
 
-// tile writes one tile kernel of rows pixels by n vectors of channels.
+// tile writes one tile kernel of rows pixels by n vectors of channels, with a
+// loop over tiles: a call costs as much as a small tile.
 //
 // Registers: RAX input pointer of the tap, RBX input base, RSI weights, RDX tap
 // table, RCX taps left, RDI channels left, R8-R13 byte offsets of the six pixels.
@@ -85,19 +87,30 @@ func tile(v vector, n int) {
 		}
 	}
 	a := NewParamAddr("a", 0)
-	offsets := func(field int) {
-		MOVQ(arg(field), RAX)
+	local := AllocLocal(24)
+	inOff, outOff, count := local, local.Offset(8), local.Offset(16)
+	offsets := func(table Mem) {
+		MOVQ(table, RAX)
 		for i := range pixel {
 			MOVQ(Mem{Base: RAX, Disp: 8 * i}, pixel[i])
 		}
 	}
 
+	MOVQ(a, RDI)
+	MOVQ(arg(argInOff), RAX)
+	MOVQ(RAX, inOff)
+	MOVQ(arg(argOutOff), RAX)
+	MOVQ(RAX, outOff)
+	MOVQ(arg(argCount), RAX)
+	MOVQ(RAX, count)
+
+	Label("tile")
 	Comment("Start from the output itself, from the bias, or from zero.")
 	MOVQ(a, RDI)
 	MOVQ(arg(argFlags), RCX)
 	TESTQ(U32(flagAccumulate), RCX)
 	JZ(LabelRef("bias"))
-	offsets(argOutOff)
+	offsets(outOff)
 	MOVQ(arg(argOut), RBX)
 	each(func(i, j int) { VMOVUPS(row(RBX, i, j), acc(i, j)) })
 	JMP(LabelRef("start"))
@@ -118,7 +131,7 @@ func tile(v vector, n int) {
 	each(func(i, j int) { v.zero(acc(i, j)) })
 
 	Label("start")
-	offsets(argInOff)
+	offsets(inOff)
 	MOVQ(arg(argIn), RBX)
 	MOVQ(arg(argW), RSI)
 	MOVQ(arg(argTapOff), RDX)
@@ -172,7 +185,7 @@ func tile(v vector, n int) {
 
 	Comment("Residual, ReLU, mask and store, all at the output's offsets.")
 	MOVQ(a, RDI)
-	offsets(argOutOff)
+	offsets(outOff)
 	MOVQ(arg(argRes), RBX)
 	TESTQ(RBX, RBX)
 	JZ(LabelRef("relu"))
@@ -206,6 +219,10 @@ func tile(v vector, n int) {
 	Label("store")
 	MOVQ(arg(argOut), RBX)
 	each(func(i, j int) { VMOVUPS(acc(i, j), row(RBX, i, j)) })
+	ADDQ(Imm(8*rows), inOff)
+	ADDQ(Imm(8*rows), outOff)
+	DECQ(count)
+	JNZ(LabelRef("tile"))
 	VZEROUPPER()
 	RET()
 }
