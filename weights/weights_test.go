@@ -98,6 +98,15 @@ func TestRealMobileNet(t *testing.T) {
 	if !ok || !slices.Equal(head.Shape, []int{1000, 1280}) {
 		t.Errorf("head %v among %q", head.Shape, s.Names())
 	}
+	sum := 0.0
+	for _, name := range s.Names() {
+		x, _ := s.Lookup(name)
+		sum += total(x)
+	}
+	near(t, "mobilenet", sum, 37812.808745032526) // by PyTorch 1.13
+	if bias, _ := s.Lookup("classifier.1.bias"); len(s.Names()) != 314 || bias.Data[999] != -0.164366663 {
+		t.Errorf("%d tensors, last bias %v", len(s.Names()), bias.Data[999])
+	}
 }
 
 func total(x Tensor) float64 {
@@ -147,6 +156,7 @@ func TestOpenRefuses(t *testing.T) {
 
 func BenchmarkOpenResNet20(b *testing.B) {
 	path := shareddata.Path(b, "data", "checkpoints", "resnet20-12fca82f.th")
+	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := Open(path); err != nil {
 			b.Fatal(err)
