@@ -42,6 +42,10 @@ type namedTensor struct {
 // file, so that a small file full of expanded scalars is not refused.
 const slack = 1 << 20
 
+// piece is the number of elements that are read and converted at a time, so that
+// the bytes and the values of a large tensor are never in memory together.
+const piece = 1 << 15
+
 // build reads the tensors. Views may share a storage and a stride may be zero, so
 // that a small file can claim any amount of values: their sum is bounded by the
 // size of the file before anything is allocated.
@@ -59,6 +63,7 @@ func build(source string, list []namedTensor, size int64) (*StateDict, error) {
 	s := New(source)
 	verified := make(map[*storage]bool)
 	left := size
+	buf := make([]byte, min(total, piece)*8) // no element is larger
 	for _, nt := range list {
 		if st := nt.t.storage.base(); !verified[st] {
 			verified[st] = true
@@ -72,7 +77,7 @@ func build(source string, list []namedTensor, size int64) (*StateDict, error) {
 				}
 			}
 		}
-		data, err := nt.t.read()
+		data, err := nt.t.read(buf)
 		if err != nil {
 			return nil, fmt.Errorf("tensor %s: %w", quote(nt.name), err)
 		}
@@ -154,8 +159,8 @@ func (t *tensor) last() (int64, bool) {
 	return last, true
 }
 
-// read converts the checked view.
-func (t *tensor) read() ([]float32, error) {
+// read converts the checked view, by way of buf.
+func (t *tensor) read(buf []byte) ([]float32, error) {
 	n, _ := elements(t.shape)
 	if n == 0 {
 		return []float32{}, nil
@@ -166,7 +171,7 @@ func (t *tensor) read() ([]float32, error) {
 		last, _ := t.last()
 		span = last - t.offset + 1
 	}
-	data, err := t.readRun(span)
+	data, err := t.readRun(span, buf)
 	if err != nil || contiguous {
 		return data, err
 	}
@@ -189,9 +194,8 @@ func (t *tensor) read() ([]float32, error) {
 	return out, nil
 }
 
-// readRun converts n neighbouring elements from the tensor's offset on, in pieces
-// so that bytes and values are never in memory together.
-func (t *tensor) readRun(n int64) ([]float32, error) {
+// readRun converts n neighbouring elements from the tensor's offset on.
+func (t *tensor) readRun(n int64, buf []byte) ([]float32, error) {
 	d := t.elementType()
 	base := t.storage.base()
 	from := (t.storage.start + t.offset) * int64(d.size)
@@ -199,8 +203,6 @@ func (t *tensor) readRun(n int64) ([]float32, error) {
 		return nil, errors.New("too large for this machine")
 	}
 	data := make([]float32, n) // check has seen that these elements exist
-	const piece = 1 << 15
-	buf := make([]byte, min(n, piece)*int64(d.size))
 	for rest := data; len(rest) > 0; {
 		k := min(len(rest), piece)
 		b := buf[:k*d.size]

@@ -110,7 +110,7 @@ func TestCutOffAnywhere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		step := 1 + len(b)/500 // every byte of the small files
+		step := 1 + len(b)/250 // every byte of the small files
 		for n := 0; n < len(b); n += step {
 			s, err := Decode(file, bytes.NewReader(b[:n]), int64(n))
 			if err == nil {
