@@ -61,13 +61,13 @@ func (s LayerSettings) Validate() error {
 func validateM(m int) error {
 	switch {
 	case m < 2:
-		return fmt.Errorf("M = %d: bins lie between two thresholds, so M < 2 leaves none", m)
+		return fmt.Errorf("threshold number M = %d: bins lie between two thresholds, so M < 2 leaves none", m)
 	case m < 4:
-		return fmt.Errorf("M = %d: fewer than 4 thresholds leave no bin inside [0, 1]", m)
+		return fmt.Errorf("threshold number M = %d: fewer than 4 thresholds leave no bin inside [0, 1]", m)
 	case m%2 != 0:
-		return fmt.Errorf("M = %d is odd: the thresholds mirror each other about 0.5, so their number is even; use %d or %d", m, m-1, m+1)
+		return fmt.Errorf("threshold number M = %d is odd: the thresholds mirror each other about 0.5, so their number is even; use %d or %d", m, m-1, m+1)
 	case m > MaxThresholds:
-		return fmt.Errorf("M = %d: at most %d", m, MaxThresholds)
+		return fmt.Errorf("threshold number M = %d: at most %d", m, MaxThresholds)
 	}
 	return nil
 }
