@@ -151,9 +151,7 @@ func (d *jpegDecoder) decode(data []byte, maxPixels int, dst *Image) error {
 		}
 	}
 	if d.multi {
-		if err := d.output(); err != nil {
-			return err
-		}
+		d.output()
 	}
 	dst.resize(d.width, d.height)
 	d.color.convert(d, dst)
@@ -210,6 +208,10 @@ func (d *jpegDecoder) segment() ([]byte, error) {
 		return nil, nil
 	}
 	if len(d.data)-d.pos < n {
+		if d.marker < markerAPP0 {
+			// Even after the picture, where damaged data can look like a marker.
+			return nil, fmt.Errorf("marker %#x and its parameters do not fit the file", d.marker)
+		}
 		return nil, errCutOff
 	}
 	s := d.data[d.pos+2 : d.pos+n]

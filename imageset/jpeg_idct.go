@@ -88,7 +88,7 @@ func idct(b *[64]int16, mask uint64, out []uint8, stride int) {
 		r2, r5 := (t12+t1+half)>>11, (t12-t1+half)>>11
 		r3, r4 := (t13+t0+half)>>11, (t13-t0+half)>>11
 		// One test for all: some value beyond 16 bits.
-		if (r0^r0>>31|r7^r7>>31|r1^r1>>31|r6^r6>>31|r2^r2>>31|r5^r5>>31|r3^r3>>31|r4^r4>>31)>>15 != 0 {
+		if (magnitude(r0)|magnitude(r1)|magnitude(r2)|magnitude(r3)|magnitude(r4)|magnitude(r5)|magnitude(r6)|magnitude(r7))>>15 != 0 {
 			r0, r1, r2, r3 = saturate(r0), saturate(r1), saturate(r2), saturate(r3)
 			r4, r5, r6, r7 = saturate(r4), saturate(r5), saturate(r6), saturate(r7)
 		}
@@ -156,6 +156,9 @@ func sample(v int32) uint8 {
 	}
 	return uint8(v)
 }
+
+// magnitude has no bit from the 15th on if and only if v fits 16 bits.
+func magnitude(v int32) int32 { return v ^ v>>31 }
 
 func saturate(v int32) int32 { return min(max(v, -1<<15), 1<<15-1) }
 

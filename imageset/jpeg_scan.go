@@ -59,6 +59,11 @@ func (d *jpegDecoder) decodeScan() error {
 			}
 		}
 	}
+	if d.bits.ended {
+		// Even if every bit was there, which libjpeg-turbo knows only when it has
+		// looked further than the last block.
+		return errCutOff
+	}
 	d.pos, d.marker = d.bits.pos, d.bits.marker
 	return nil
 }
@@ -437,15 +442,11 @@ func (r *bitReader) correct(p *int16, plus, minus int16) {
 }
 
 // output turns the kept coefficients into samples.
-func (d *jpegDecoder) output() error {
-	for i := range d.comps {
-		if !d.comps[i].hasQuant {
-			return fmt.Errorf("no scan of component %d", d.comps[i].id)
-		}
-	}
+func (d *jpegDecoder) output() {
+	// A component that no scan held has steps of zero, which makes it even.
 	if d.progressive && d.smoothable() {
 		d.smoothOutput()
-		return nil
+		return
 	}
 	for i := range d.comps {
 		c := &d.comps[i]
@@ -456,7 +457,6 @@ func (d *jpegDecoder) output() error {
 			}
 		}
 	}
-	return nil
 }
 
 // emit turns one kept block into samples.
