@@ -278,6 +278,35 @@ func TestScoreFollowsCounts(t *testing.T) {
 	}
 }
 
+// TestWithMinActivations: the copy scores as if made with that O, and adding to
+// it leaves the original alone.
+func TestWithMinActivations(t *testing.T) {
+	const n, channels = 50, 16
+	r := rand.New(rand.NewPCG(13, 14))
+	z, g := normal(r, n*channels, 1), normal(r, n*channels, 0.05)
+	l := newLayer(t, paper("a"), channels)
+	must(t, l.Add(z, g, n))
+	got, err := l.WithMinActivations(3)
+	must(t, err)
+	s := paper("a")
+	s.O = 3
+	want := newLayer(t, s, channels)
+	must(t, want.Add(z, g, n))
+	a, b := make([]float32, n), make([]float32, n)
+	must(t, got.Score(z, g, n, a))
+	must(t, want.Score(z, g, n, b))
+	if !slices.Equal(a, b) || got.Settings() != s || got.Samples() != n {
+		t.Errorf("scores %v, want %v; %+v", a, b, got.Settings())
+	}
+	before := l.Counts()
+	must(t, got.Add(z, g, n))
+	if !slices.Equal(before, l.Counts()) || l.Samples() != n {
+		t.Error("the original has changed")
+	}
+	_, err = l.WithMinActivations(0)
+	wants(t, err, "O = 0")
+}
+
 func TestConcurrentScore(t *testing.T) {
 	const n, channels = 32, 64
 	r := rand.New(rand.NewPCG(9, 10))

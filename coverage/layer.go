@@ -3,6 +3,7 @@ package coverage
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -91,6 +92,17 @@ func (l *Layer) Merge(other *Layer) error {
 		l.counts[i] += c
 	}
 	return nil
+}
+
+// WithMinActivations returns a copy of the layer with another O. Counts do not
+// depend on O, so a search over it need not add the samples again.
+func (l *Layer) WithMinActivations(o int) (*Layer, error) {
+	s := l.settings
+	s.O = o
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	return &Layer{settings: s, channels: l.channels, samples: l.samples, look: l.look, counts: slices.Clone(l.counts)}, nil
 }
 
 // mergeable returns an error that names why other cannot be merged, or nil.
