@@ -32,12 +32,11 @@ func (m *Model) NewExtractor(r Request, maxBatch, workers int) (*Extractor, erro
 		e.layers = append(e.layers, m.Layers[i])
 	}
 	var err error
-	if e.program, err = nn.Compile(m.graph, want, r.Kernel); err != nil {
+	options := nn.Options{Kernel: r.Kernel, MaxBatch: maxBatch, Workers: workers}
+	if e.program, err = nn.Compile(m.graph, want, options); err != nil {
 		return nil, fmt.Errorf("arch: %s: %w", m.Name, err)
 	}
-	if e.session, err = e.program.NewSession(maxBatch, workers); err != nil {
-		return nil, fmt.Errorf("arch: %s: %w", m.Name, err)
-	}
+	e.session = e.program.NewSession()
 	e.batch.States = make([]LayerStates, len(e.layers))
 	for i, l := range e.layers {
 		e.batch.States[i].Name, e.batch.States[i].Channels = l.Name, l.Channels

@@ -191,14 +191,14 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 }
 
 // forwardConv plans out = conv(in) + bias.
-func forwardConv(k *kernel.Set, c convOp, in, out *buffer) convolution {
+func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolution {
 	cin, cout, size := in.geom.channels, out.geom.channels, c.k.Size
 	var bias []float32
 	if c.bias != nil {
 		bias = kernel.Aligned(out.geom.stride)
 		copy(bias, c.bias)
 	}
-	if winograd(c.k, in.geom, out.geom) {
+	if winograd(c.k, in.geom, out.geom, chunk) {
 		j := newWinogradJob(k, in, out, c.k.Pad, func(o, i int) *[9]float32 {
 			return (*[9]float32)(c.weight[(o*cin+i)*9:])
 		})
@@ -227,10 +227,10 @@ func forwardConv(k *kernel.Set, c convOp, in, out *buffer) convolution {
 // from output row oy by filter row ky where oy*stride + ky - pad = y. The rows y
 // of one remainder modulo stride share their ky, and so for columns: one job
 // each, that multiplies by no zeros. Remainders that no tap reaches get no job.
-func backwardConv(k *kernel.Set, c convOp, gout, gin *buffer) []convolution {
+func backwardConv(k *kernel.Set, chunk int, c convOp, gout, gin *buffer) []convolution {
 	var jobs []convolution
 	cin, size, s := gin.geom.channels, c.k.Size, c.k.Stride
-	if winograd(c.k, gin.geom, gout.geom) {
+	if winograd(c.k, gin.geom, gout.geom, chunk) {
 		return append(jobs, newWinogradJob(k, gout, gin, 2-c.k.Pad, func(i, o int) *[9]float32 {
 			var turned [9]float32
 			for t, w := range c.weight[(o*cin+i)*9:][:9] {
@@ -276,8 +276,8 @@ func residues(p int, k ConvShape) []int {
 }
 
 // growForward makes the border that forwardConv reads.
-func growForward(k ConvShape, in, out *geometry) {
-	if winograd(k, in, out) {
+func growForward(k ConvShape, chunk int, in, out *geometry) {
+	if winograd(k, in, out, chunk) {
 		growWinograd(k.Pad, in, out)
 		return
 	}
@@ -285,8 +285,8 @@ func growForward(k ConvShape, in, out *geometry) {
 }
 
 // growBackward makes the border that backwardConv reads.
-func growBackward(k ConvShape, in, out *geometry) {
-	if winograd(k, in, out) {
+func growBackward(k ConvShape, chunk int, in, out *geometry) {
+	if winograd(k, in, out, chunk) {
 		growWinograd(2-k.Pad, out, in)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"nac/internal/kernel"
@@ -264,16 +265,9 @@ func TestProgramAgainstPlain(t *testing.T) {
 			t.Run(net.name+"/"+set.Name(), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(1, 2))
 				g, want := net.build(r)
-				p, err := Compile(g, want, set.Name())
-				if err != nil {
-					t.Fatal(err)
-				}
 				const n = 2
-				images := normal(r, n*p.input.C*p.input.H*p.input.W, 1)
-				s, err := p.NewSession(n, 2)
-				if err != nil {
-					t.Fatal(err)
-				}
+				s := session(t, g, want, Options{Kernel: set.Name(), MaxBatch: 8, Workers: 2})
+				images := normal(r, n*s.inputFloat, 1)
 				// Twice, so that what a run leaves behind shows.
 				if _, err := s.Run(images, n); err != nil {
 					t.Fatal(err)
@@ -286,6 +280,15 @@ func TestProgramAgainstPlain(t *testing.T) {
 			})
 		}
 	}
+}
+
+func session(t *testing.T, g *Graph, want Want, o Options) *Session {
+	t.Helper()
+	p, err := Compile(g, want, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.NewSession()
 }
 
 func compare(t *testing.T, g *Graph, want Want, got *Result, images []float32) {
@@ -335,47 +338,33 @@ func near(t *testing.T, what string, got []float32, want []float64, tolerance fl
 	}
 }
 
-// What an image yields is the same whatever stands beside it.
+// What an image yields is the same whatever stands beside it and however many
+// workers there are.
 func TestBatchAndWorkersChangeNothing(t *testing.T) {
-	r := rand.New(rand.NewPCG(3, 4))
-	g, want := networks[1].build(r)
-	p, err := Compile(g, want, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	const n = 40
-	size := p.input.C * p.input.H * p.input.W
-	images := normal(r, n*size, 1)
-	one, err := p.NewSession(1, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, workers := range []int{1, 2, 3, 7} {
-		for _, batch := range []int{1, 2, 17, 40} {
-			many, err := p.NewSession(batch, workers)
-			if err != nil {
-				t.Fatal(err)
-			}
-			all, err := many.Run(images[:batch*size], batch)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i := range batch {
-				single, err := one.Run(images[i*size:(i+1)*size], 1)
+	for _, net := range []string{"residual", "projection", "wide"} {
+		i := slices.IndexFunc(networks, func(n network) bool { return n.name == net })
+		r := rand.New(rand.NewPCG(3, 4))
+		g, want := networks[i].build(r)
+		const maxBatch = 40
+		one := session(t, g, want, Options{MaxBatch: maxBatch, Workers: 1})
+		images := normal(r, maxBatch*one.inputFloat, 1)
+		for _, workers := range []int{1, 2, 3, 7} {
+			many := session(t, g, want, Options{MaxBatch: maxBatch, Workers: workers})
+			for _, batch := range []int{1, 2, 5, 17, 40} {
+				all, err := many.Run(images, batch)
 				if err != nil {
 					t.Fatal(err)
 				}
-				for l := range single.Z {
-					c := p.layers[l]
-					for j := range c {
-						if single.Z[l][j] != all.Z[l][i*c+j] || single.G[l][j] != all.G[l][i*c+j] {
-							t.Fatalf("%d workers, batch %d: image %d layer %d neuron %d differs from the image alone", workers, batch, i, l, j)
-						}
+				for i := range batch {
+					single, err := one.Run(images[i*one.inputFloat:], 1)
+					if err != nil {
+						t.Fatal(err)
 					}
-				}
-				for j, v := range single.Logits {
-					if all.Logits[i*p.k+j] != v {
-						t.Fatalf("%d workers, batch %d: image %d logit %d differs from the image alone", workers, batch, i, j)
+					what := fmt.Sprintf("%s: %d workers, batch %d, image %d", net, workers, batch, i)
+					same(t, what+": logits", all.Logits, single.Logits, i)
+					for l := range single.Z {
+						same(t, fmt.Sprintf("%s: layer %d state", what, l), all.Z[l], single.Z[l], i)
+						same(t, fmt.Sprintf("%s: layer %d gradient", what, l), all.G[l], single.G[l], i)
 					}
 				}
 			}
@@ -383,19 +372,19 @@ func TestBatchAndWorkersChangeNothing(t *testing.T) {
 	}
 }
 
+func same(t *testing.T, what string, all, single []float32, image int) {
+	t.Helper()
+	if !slices.Equal(all[image*len(single):][:len(single)], single) {
+		t.Fatalf("%s differs from the image alone", what)
+	}
+}
+
 func TestForwardOnly(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	g, want := networks[1].build(r)
 	want.Gradients = false
-	p, err := Compile(g, want, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := p.NewSession(2, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := s.Run(normal(r, 2*3*8*8, 1), 2)
+	s := session(t, g, want, Options{MaxBatch: 2})
+	got, err := s.Run(normal(r, 2*s.inputFloat, 1), 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -410,43 +399,31 @@ func TestForwardOnly(t *testing.T) {
 func TestRunAllocatesNothing(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	g, want := networks[1].build(r)
-	p, err := Compile(g, want, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := p.NewSession(8, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	images := normal(r, 8*3*8*8, 1)
-	if n := testing.AllocsPerRun(20, func() {
-		if _, err := s.Run(images, 8); err != nil {
-			t.Fatal(err)
+	for _, n := range []int{1, 8} {
+		s := session(t, g, want, Options{MaxBatch: n, Workers: 2})
+		images := normal(r, n*s.inputFloat, 1)
+		if a := testing.AllocsPerRun(20, func() {
+			if _, err := s.Run(images, n); err != nil {
+				t.Fatal(err)
+			}
+		}); a > 0 {
+			t.Errorf("batch of %d: %v allocations a run", n, a)
 		}
-	}); n > 0 {
-		t.Errorf("%v allocations a run", n)
 	}
 }
 
 func TestMistakes(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
 	g, want := networks[0].build(r)
-	if _, err := Compile(g, want, "sse9"); err == nil {
+	if _, err := Compile(g, want, Options{Kernel: "sse9", MaxBatch: 1}); err == nil {
 		t.Error("an unknown kernel is accepted")
 	}
-	p, err := Compile(g, want, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.NewSession(0, 1); err == nil {
+	if _, err := Compile(g, want, Options{}); err == nil {
 		t.Error("a session for no images is accepted")
 	}
-	s, err := p.NewSession(2, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := session(t, g, want, Options{MaxBatch: 2, Workers: 1})
 	for _, n := range []int{0, 3} {
-		if _, err := s.Run(make([]float32, 3*3*9*7), n); err == nil {
+		if _, err := s.Run(make([]float32, 3*s.inputFloat), n); err == nil {
 			t.Errorf("a batch of %d in a session for 2 is accepted", n)
 		}
 	}

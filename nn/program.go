@@ -2,6 +2,7 @@ package nn
 
 import (
 	"fmt"
+	"runtime"
 
 	"nac/internal/kernel"
 )
@@ -27,6 +28,10 @@ type Program struct {
 	input  Shape
 	layers []int // channels of each wanted layer
 	k, f   int   // classes, features
+	// maxBatch and workers are what sessions are made for. chunk is the most images
+	// a worker may have at once; it decides between algorithms, so it must not
+	// depend on the number of workers.
+	maxBatch, workers, chunk int
 	// packed is the size of the weights in floats.
 	packed int64
 }
@@ -50,10 +55,27 @@ func tasks(j job, n, workers int) int {
 	return n
 }
 
-// Compile plans the passes for want. The kernel is a name of internal/kernel
-// ("avx512", "avx2", "portable"), or empty for the best that this machine runs.
-func Compile(g *Graph, want Want, kernelName string) (*Program, error) {
-	set, err := kernel.ByName(kernelName)
+// Options are how a program is to run.
+type Options struct {
+	// Kernel is a name of package kernel ("avx512", "avx2", "portable"), or empty
+	// for the best that this machine runs.
+	Kernel string
+	// MaxBatch is the most images of a run.
+	MaxBatch int
+	// Workers is the number of goroutines; 0 means all processors.
+	Workers int
+}
+
+// Compile plans the passes for want. The algorithm of a convolution depends on
+// MaxBatch: results of programs for other batches may differ by rounding.
+func Compile(g *Graph, want Want, o Options) (*Program, error) {
+	if o.MaxBatch < 1 {
+		return nil, fmt.Errorf("nn: batch of %d images", o.MaxBatch)
+	}
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	set, err := kernel.ByName(o.Kernel)
 	if err != nil {
 		return nil, fmt.Errorf("nn: %w", err)
 	}
@@ -62,8 +84,12 @@ func Compile(g *Graph, want Want, kernelName string) (*Program, error) {
 		pinned[n] = true
 	}
 	c := &compiler{
-		Program: &Program{kernel: set, k: want.Logits.shape.C, f: want.Feature.shape.C},
-		stages:  fuse(g, pinned),
+		Program: &Program{
+			kernel: set, k: want.Logits.shape.C, f: want.Feature.shape.C,
+			maxBatch: o.MaxBatch, workers: o.Workers,
+			chunk: min(maxChunk, o.MaxBatch),
+		},
+		stages: fuse(g, pinned),
 	}
 	c.values(want)
 	c.geometries()
@@ -152,9 +178,9 @@ func (c *compiler) geometries() {
 	}
 	for _, s := range c.stages {
 		if op, ok := s.op.(convOp); ok {
-			growForward(op.k, s.in[0].geom, s.out.geom)
+			growForward(op.k, c.chunk, s.in[0].geom, s.out.geom)
 			if s.in[0].wantGrad {
-				growBackward(op.k, s.in[0].geom, s.out.geom)
+				growBackward(op.k, c.chunk, s.in[0].geom, s.out.geom)
 			}
 		}
 	}
@@ -178,7 +204,7 @@ func (c *compiler) forward(want Want) {
 			c.input = v.node.shape
 			c.emit(&inputJob{v.act})
 		case convOp:
-			j := forwardConv(c.kernel, op, s.in[0].act, v.act)
+			j := forwardConv(c.kernel, c.chunk, op, s.in[0].act, v.act)
 			if s.res != nil {
 				j.end().res = s.res.act
 			}
@@ -363,7 +389,7 @@ func (c *compiler) convContribution(op convOp, g *buffer, x *value) {
 	if x.grad == nil {
 		x.grad = &buffer{geom: x.geom}
 	}
-	jobs := backwardConv(c.kernel, op, g, x.grad)
+	jobs := backwardConv(c.kernel, c.chunk, op, g, x.grad)
 	covered := 0
 	for _, j := range jobs {
 		covered += j.pixels()

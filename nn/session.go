@@ -17,8 +17,8 @@ type Result struct {
 	Z, G    [][]float32 // by wanted layer: N×C; G is nil without gradients
 }
 
-// Session runs a program. Its memory is fixed by maxBatch and the number of
-// workers, and a run allocates nothing. A session is not for concurrent use.
+// Session runs a program. Its memory is fixed by the largest batch and the number
+// of workers, and a run allocates nothing. A session is not for concurrent use.
 type Session struct {
 	program    *Program
 	maxBatch   int
@@ -29,6 +29,8 @@ type Session struct {
 	images     []float32
 	n, parts   int
 	nextPart   atomic.Int64
+	together   bool // all workers on one chunk, job by job
+	barrier    barrier
 	wait       sync.WaitGroup
 	gradients  bool
 	inputFloat int
@@ -36,6 +38,7 @@ type Session struct {
 
 // worker runs all jobs on one chunk of images at a time.
 type worker struct {
+	index   int
 	ws      workspace
 	scratch scratch
 	loop    func()
@@ -64,28 +67,28 @@ const chunkBytes = 48 << 20
 // maxChunk is the most images of a chunk: more gains nothing measurable.
 const maxChunk = 16
 
-// NewSession returns a session for batches of up to maxBatch images on the given
-// number of workers; 0 means all processors.
-func (p *Program) NewSession(maxBatch, workers int) (*Session, error) {
-	if maxBatch < 1 {
-		return nil, fmt.Errorf("nn: batch of %d images", maxBatch)
-	}
-	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
-	workers = min(workers, maxBatch)
+// NewSession returns a session with memory of its own.
+func (p *Program) NewSession() *Session {
+	maxBatch, workers := p.maxBatch, p.workers
 	s := &Session{program: p, maxBatch: maxBatch, inputFloat: p.input.C * p.input.H * p.input.W}
 	s.chunk = int(min(maxChunk, max(1, chunkBytes/p.ImageBytes())))
 	s.chunk = min(s.chunk, (maxBatch+workers-1)/workers)
+	if maxBatch < workers {
+		s.chunk = maxBatch
+	}
 	widest := 0
 	for i := range p.slabs {
 		widest = max(widest, p.slabs[i].stride)
 	}
-	for range workers {
-		w := &worker{}
+	s.barrier.parties = int64(workers)
+	for i := range workers {
+		w := &worker{index: i}
 		w.ws.layers = p.layers
 		w.ws.result = &s.whole
 		for i := range p.slabs {
+			if maxBatch < workers && w.index > 0 {
+				break // they only ever work on the first one's
+			}
 			w.ws.slabs = append(w.ws.slabs, kernel.Aligned(s.chunk*p.slabs[i].image()))
 		}
 		w.scratch.conv.in = make([][kernel.Rows]int64, maxBlockTiles)
@@ -117,12 +120,17 @@ func (p *Program) NewSession(maxBatch, workers int) (*Session, error) {
 	if s.gradients {
 		s.result.G = make([][]float32, len(s.whole.G))
 	}
-	return s, nil
+	return s
 }
 
 // Bytes is the session's memory, packed weights not counted.
 func (s *Session) Bytes() int64 {
-	n := int64(len(s.workers)) * int64(s.chunk) * s.program.ImageBytes()
+	var n int64
+	for _, w := range s.workers {
+		for _, slab := range w.ws.slabs {
+			n += 4 * int64(len(slab))
+		}
+	}
 	n += 4 * int64(len(s.whole.Logits)+len(s.whole.Feature))
 	for i := range s.whole.Z {
 		n += 4 * int64(len(s.whole.Z[i]))
@@ -144,6 +152,8 @@ func (s *Session) Run(images []float32, n int) (*Result, error) {
 		return nil, fmt.Errorf("nn: %d values are not %d images of %v", len(images), n, s.program.input)
 	}
 	s.images, s.n = images, n
+	// Fewer images than workers: share out the parts of each job instead.
+	s.together = n < len(s.workers) && n <= s.chunk
 	s.parts = max((n+s.chunk-1)/s.chunk, min(len(s.workers), n))
 	if r := s.parts % len(s.workers); r != 0 && s.parts > len(s.workers) {
 		s.parts = min(n, s.parts+len(s.workers)-r) // an equal share for all
@@ -169,8 +179,50 @@ func (s *Session) Run(images []float32, n int) (*Result, error) {
 	return r, nil
 }
 
+// barrier lets each of parties goroutines go on when all have arrived. It spins:
+// what lies between two barriers takes microseconds.
+type barrier struct {
+	parties int64
+	arrived atomic.Int64
+	phase   atomic.Int64
+}
+
+func (b *barrier) wait() {
+	phase := b.phase.Load()
+	if b.arrived.Add(1) == b.parties {
+		b.arrived.Store(0)
+		b.phase.Add(1)
+		return
+	}
+	for spins := 0; b.phase.Load() == phase; spins++ {
+		if spins > 1<<10 {
+			runtime.Gosched() // there may be fewer processors than workers
+		}
+	}
+}
+
+// share runs a worker's part of every job on the one chunk that is the batch.
+func (s *Session) share(w *worker) {
+	ws := &s.workers[0].ws
+	if w.index == 0 {
+		ws.first, ws.images = 0, s.images[:s.n*s.inputFloat]
+	}
+	s.barrier.wait()
+	workers := len(s.workers)
+	for _, j := range s.program.jobs {
+		for t := w.index; t < tasks(j, s.n, workers); t += workers {
+			j.run(ws, s.n, t, workers, &w.scratch)
+		}
+		s.barrier.wait()
+	}
+}
+
 // work runs chunks until none is left.
 func (s *Session) work(w *worker) {
+	if s.together {
+		s.share(w)
+		return
+	}
 	for {
 		part := int(s.nextPart.Add(1)) - 1
 		if part >= s.parts {

@@ -39,11 +39,17 @@ type patch struct {
 // repay, measured.
 const winogradChannels = 32
 
-// winograd reports whether a convolution between the layouts is done by winogradJob.
-func winograd(k ConvShape, in, out *geometry) bool {
+// winogradPatches is the least number of patches: Winograd's filters are 16/9
+// larger, and for fewer patches reading them costs more than it saves.
+const winogradPatches = 24
+
+// winograd reports whether a convolution between the layouts is done by
+// winogradJob, for chunks of up to the given number of images.
+func winograd(k ConvShape, in, out *geometry, chunk int) bool {
 	return k.Size == 3 && k.Stride == 1 && k.Pad <= 2 &&
 		in.channels >= winogradChannels && out.channels >= winogradChannels &&
-		in.height >= 4 && in.width >= 4
+		in.height >= 4 && in.width >= 4 &&
+		chunk*((out.height+1)/2)*((out.width+1)/2) >= winogradPatches
 }
 
 // growWinograd makes the border that patches of in read.
@@ -109,8 +115,26 @@ func (j *winogradJob) packed() int     { return len(j.weights) }
 func (j *winogradJob) pixels() int     { return j.out.geom.pixels() }
 func (j *winogradJob) uses() []*buffer { return []*buffer{j.in, j.out, j.res, j.mask} }
 
+// split returns how many patches make a block, and how many blocks and parts of
+// the groups there are. Workers who share a small batch take smaller blocks, and
+// if those are too few, groups of their own.
+func (j *winogradJob) split(n, workers int) (block, blocks, parts int) {
+	all := n * len(j.patches)
+	block, parts = j.block, 1
+	if workers > 1 && all < 2*workers*block {
+		share := (all + workers - 1) / workers
+		block = min(block, (share+kernel.Rows-1)/kernel.Rows*kernel.Rows)
+	}
+	blocks = (all + block - 1) / block
+	if blocks < workers {
+		parts = min(j.groups, (workers+blocks-1)/blocks)
+	}
+	return block, blocks, parts
+}
+
 func (j *winogradJob) tasks(n, workers int) int {
-	return (n*len(j.patches) + j.block - 1) / j.block
+	_, blocks, parts := j.split(n, workers)
+	return blocks * parts
 }
 
 // winogradScratch is a worker's room for a block.
@@ -136,10 +160,12 @@ func (s *winogradScratch) grow(jobs []job) {
 	s.in, s.out = make([][kernel.Rows]int64, tiles), make([][kernel.Rows]int64, tiles)
 }
 
-func (j *winogradJob) run(ws *workspace, n, task, _ int, sc *scratch) {
+func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
 	s := &sc.winograd
-	first := task * j.block
-	count := min(j.block, n*len(j.patches)-first)
+	block, _, parts := j.split(n, workers)
+	part := task % parts
+	first := task / parts * block
+	count := min(block, n*len(j.patches)-first)
 
 	input := &s.input
 	*input = kernel.WinogradInput{Row: j.inRow, Pixel: j.inPixel, Plane: 4 * int64(j.planeSize), Channels: int64(j.cin)}
@@ -167,7 +193,7 @@ func (j *winogradJob) run(ws *workspace, n, task, _ int, sc *scratch) {
 		TapOff: &s.tapOff[0], Taps: 1, Cin: int64(j.cin),
 		InOff: &s.in[0], OutOff: &s.out[0], Count: int64(tiles),
 	}
-	for g := range j.groups {
+	for g := part * j.groups / parts; g < (part+1)*j.groups/parts; g++ {
 		for plane := range kernel.WinogradPlanes {
 			a.In = &s.patches[plane*j.planeSize]
 			for panel := range j.panels {
