@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,10 +103,6 @@ const (
 	goldenChannels = 37
 )
 
-// TestGoldenThresholds compares thresholds with the reference's. NumPy's
-// AVX-512 logarithm, which made them, is off by a unit in the last place here and
-// there (NumPy elsewhere gives our values). So besides a bound in float64 the test asks for what matters: not one float32 may lie on
-// another side of any threshold.
 func TestGoldenThresholds(t *testing.T) {
 	g := openGolden(t)
 	for _, m := range []int{4, 6, 50, 100, 500, 1000} {
@@ -117,32 +114,22 @@ func TestGoldenThresholds(t *testing.T) {
 		if len(got) != m || len(want) != m {
 			t.Fatalf("M=%d: %d thresholds, reference %d", m, len(got), len(want))
 		}
-		equal := 0
 		for i := range got {
-			if got[i] == want[i] {
-				equal++
-			}
-			if math.Abs(got[i]-want[i]) > 2.3e-16 {
+			if got[i] != want[i] {
 				t.Errorf("M=%d: threshold %d = %.17g, reference %.17g", m, i, got[i], want[i])
 			}
-			if a, b := ceil32(got[i]), ceil32(want[i]); a != b {
-				t.Errorf("M=%d: threshold %d: the first float32 at or above is %v, reference %v", m, i, a, b)
-			}
 		}
-		if got[m/2-1] != 0.5 {
-			t.Errorf("M=%d: the middle is %.17g", m, got[m/2-1])
+	}
+	// What the reference makes of an odd M has M-1 values.
+	for _, m := range []int{5, 51, 501} {
+		odd := g.f64(fmt.Sprintf("thresh_odd.M%d", m))
+		even, err := Thresholds(m - 1)
+		if err != nil || !slices.Equal(odd, even) {
+			t.Errorf("M=%d: %v, %v; reference %v", m-1, even, err, odd)
 		}
-		t.Logf("M=%d: %d of %d thresholds equal in every bit", m, equal, m)
+		_, err = Thresholds(m)
+		wants(t, err, "odd")
 	}
-}
-
-// ceil32 returns the smallest float32 that is not below x.
-func ceil32(x float64) float32 {
-	f := float32(x)
-	if float64(f) < x {
-		f = math.Nextafter32(f, float32(math.Inf(1)))
-	}
-	return f
 }
 
 func TestGoldenStateFunctions(t *testing.T) {

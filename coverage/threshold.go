@@ -3,7 +3,6 @@ package coverage
 import (
 	"fmt"
 	"math"
-	"math/big"
 	"slices"
 	"sync"
 )
@@ -20,10 +19,8 @@ var thresholdCache sync.Map // M -> []float64, never changed once stored
 // symmetric. The last one, 1, is raised to 1.01 so that a state of exactly 1
 // has a bin; 1.2 closes the list.
 //
-// M must be even and at least 4. The logarithm is correctly rounded, so the
-// list is the same on every machine. (NumPy's is not: where it uses AVX-512 some
-// of the reference's thresholds lie one or two units in the last place of
-// float64 lower. No float32 state lies between.)
+// M must be even and at least 4. The values are the reference's to the last bit,
+// on every machine (see npLog).
 func Thresholds(m int) ([]float64, error) {
 	if err := validateM(m); err != nil {
 		return nil, fmt.Errorf("coverage: %w", err)
@@ -39,7 +36,7 @@ func thresholds(m int) []float64 {
 	h := m / 2
 	stop := math.Sqrt(thresholdBase)
 	step := (stop - 1) / float64(h-1)
-	lnBase := roundedLog(thresholdBase)
+	lnBase := npLog(thresholdBase)
 	l := make([]float64, h)
 	for j := range l {
 		// The conversion keeps the product from being fused with the sum.
@@ -47,7 +44,7 @@ func thresholds(m int) []float64 {
 		if j == h-1 {
 			x = stop
 		}
-		l[j] = roundedLog(x) / lnBase
+		l[j] = npLog(x) / lnBase
 	}
 	t := make([]float64, 0, m)
 	t = append(t, l[:h-1]...)
@@ -59,46 +56,3 @@ func thresholds(m int) []float64 {
 	thresholdCache.Store(m, t)
 	return t
 }
-
-// logPrec is the working precision of roundedLog in bits: enough that the
-// float64 next to the true value is found unless some 60 bits happen to agree.
-const logPrec = 128
-
-var ln2Big = sync.OnceValue(func() *big.Float { return twiceAtanh(big.NewFloat(1), big.NewFloat(3)) })
-
-// roundedLog returns the float64 nearest to ln(x), for finite x > 0. math.Log
-// may be off by one unit, and differently so per architecture.
-func roundedLog(x float64) float64 {
-	// x = f * 2^k with f about 1; ln f = 2 atanh((f-1)/(f+1)).
-	f, k := math.Frexp(x)
-	if f < math.Sqrt2/2 {
-		f *= 2
-		k--
-	}
-	one := big.NewFloat(1)
-	num := newBig().Sub(big.NewFloat(f), one)
-	den := newBig().Add(big.NewFloat(f), one)
-	sum := twiceAtanh(num, den)
-	sum.Add(sum, newBig().Mul(ln2Big(), big.NewFloat(float64(k))))
-	r, _ := sum.Float64()
-	return r
-}
-
-// twiceAtanh returns 2 atanh(num/den) by its power series; |num/den| <= 1/3.
-func twiceAtanh(num, den *big.Float) *big.Float {
-	r := newBig().Quo(num, den)
-	square := newBig().Mul(r, r)
-	sum := newBig()
-	power := newBig().Mul(r, big.NewFloat(2))
-	for i := 1; power.Sign() != 0; i += 2 {
-		term := newBig().Quo(power, big.NewFloat(float64(i)))
-		if sum.Sign() != 0 && term.MantExp(nil) < sum.MantExp(nil)-logPrec {
-			break
-		}
-		sum.Add(sum, term)
-		power.Mul(power, square)
-	}
-	return sum
-}
-
-func newBig() *big.Float { return new(big.Float).SetPrec(logPrec) }
