@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -43,6 +44,9 @@ func run() (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	if err := checkCPU(env); err != nil {
+		return 1, err
+	}
 	cmd := exec.Command("/test/binary", flags...)
 	cmd.Dir = "/test/work"
 	cmd.Env = append(env, "HOME=/tmp", "TMPDIR=/tmp", "PATH=/")
@@ -58,6 +62,34 @@ func run() (int, error) {
 		return 1, err
 	}
 	return 0, nil
+}
+
+// checkCPU returns an error unless Linux offers every feature that the variable
+// NAC_EMULATE_NEEDS names: tests that fell back to another instruction set in
+// silence would prove nothing.
+func checkCPU(env []string) error {
+	info, err := lines("/proc/cpuinfo")
+	if err != nil {
+		return err
+	}
+	var has []string
+	for _, l := range info {
+		if key, value, _ := strings.Cut(l, ":"); strings.TrimSpace(key) == "flags" {
+			has = strings.Fields(value)
+		}
+	}
+	for _, v := range env {
+		needs, ok := strings.CutPrefix(v, "NAC_EMULATE_NEEDS=")
+		if !ok {
+			continue
+		}
+		for _, f := range strings.Fields(needs) {
+			if !slices.Contains(has, f) {
+				return fmt.Errorf("the emulated CPU has no %s, only %v", f, has)
+			}
+		}
+	}
+	return nil
 }
 
 func lines(path string) ([]string, error) {
