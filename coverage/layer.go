@@ -13,7 +13,7 @@ import (
 const maxSamples = math.MaxInt32
 
 // maxTable bounds a layer's histogram, channels times slots.
-const maxTable = 1 << 31
+const maxTable = math.MaxInt32
 
 // Layer holds the histograms of one layer's neurons.
 //
