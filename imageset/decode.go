@@ -161,6 +161,9 @@ func (d *decoder) decodeOther(data []byte, maxPixels int) (err error) {
 			return fmt.Errorf("%s: %w: the header says %dx%d, but the file has only %d bytes",
 				f.name, ErrTooLarge, config.Width, config.Height, len(data))
 		}
+		if f.name == "GIF" {
+			data = opaqueGIF(data)
+		}
 		img, err := f.decode(bytes.NewReader(data))
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
@@ -177,7 +180,14 @@ func (d *decoder) decodeOther(data []byte, maxPixels int) (err error) {
 			width, height = config.Width, config.Height
 		}
 		d.img.resize(width, height)
-		convert(&d.img, img, grey16)
+		switch m := img.(type) {
+		case *image.YCbCr: // of these formats only WebP has it, always 4:2:0
+			lossyWebP(&d.img, m)
+		case *image.NYCbCrA:
+			lossyWebP(&d.img, &m.YCbCr)
+		default:
+			convert(&d.img, img, grey16)
+		}
 		return nil
 	}
 	return ErrFormat
@@ -248,12 +258,6 @@ func convert(dst *Image, src image.Image, clip16 bool) {
 		case *image.CMYK:
 			for in := m.Pix[y*m.Stride:][:4*dst.Width]; len(in) >= 4; in = in[4:] {
 				out[i], out[i+1], out[i+2] = cmykToRGB(in[0], in[1], in[2], in[3])
-				i += 3
-			}
-		case *image.NYCbCrA:
-			for x := 0; x < dst.Width; x++ {
-				c := m.YCbCrAt(b.Min.X+x, b.Min.Y+y)
-				out[i], out[i+1], out[i+2] = color.YCbCrToRGB(c.Y, c.Cb, c.Cr)
 				i += 3
 			}
 		default:

@@ -1,0 +1,28 @@
+package imageset
+
+import "bytes"
+
+// opaqueGIF returns the file with the first frame's transparency taken off, so
+// that the library keeps the transparent entry's colour, which Pillow shows. It
+// copies what it changes; a file that it does not understand is left alone.
+func opaqueGIF(data []byte) []byte {
+	if len(data) < 13 {
+		return data
+	}
+	p := 13
+	if data[10]&0x80 != 0 { // global colour table
+		p += 3 << (data[10]&7 + 1)
+	}
+	for p+8 <= len(data) && data[p] == 0x21 {
+		if data[p+1] == 0xf9 && data[p+2] == 4 && data[p+3]&1 != 0 { // graphic control
+			data = bytes.Clone(data)
+			data[p+3] &^= 1
+		}
+		p += 2
+		for p < len(data) && data[p] != 0 {
+			p += 1 + int(data[p])
+		}
+		p++
+	}
+	return data
+}
