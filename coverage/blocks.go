@@ -3,7 +3,7 @@ package coverage
 const (
 	// minBlock is the least number of channels worked on at a time, so that
 	// starting a block costs little.
-	minBlock = 128
+	minBlock = 256
 	// blockBytes is how much of a histogram is worked on at a time when there
 	// are many samples: what a second-level cache may hold.
 	blockBytes = 512 << 10
