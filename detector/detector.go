@@ -1,0 +1,170 @@
+// Package detector holds the methods that tell in-distribution (ID) images from
+// out-of-distribution (OOD) ones.
+//
+// A detector declares what it reads of a network (Needs), is fitted on ID training
+// images batch by batch, and then scores batches. It never runs the network
+// itself, so one pass over the data serves all detectors.
+//
+// A score is higher the more ID an image looks, for every method. The table in
+// table.go names the methods; one file holds one method.
+package detector
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"nac/coverage"
+	"nac/internal/safetensors"
+)
+
+// Needs says what a detector reads of each image. Logits and the penultimate
+// feature are always there.
+type Needs struct {
+	// Layers names the layers whose pooled states are read.
+	Layers []string
+	// Gradients tells whether the states' KL gradients are read; without it only
+	// the forward pass is needed.
+	Gradients bool
+}
+
+// Union returns what several detectors need together, layers in the order in
+// which they first appear.
+func Union(detectors []Detector) Needs {
+	var all Needs
+	for _, d := range detectors {
+		n := d.Needs()
+		all.Gradients = all.Gradients || n.Gradients
+		for _, l := range n.Layers {
+			if !slices.Contains(all.Layers, l) {
+				all.Layers = append(all.Layers, l)
+			}
+		}
+	}
+	return all
+}
+
+// Network is what a detector may know of the network before the first image.
+type Network struct {
+	Classes  int // K
+	Features int // F
+	// Channels is the number of neurons of each layer that is read.
+	Channels map[string]int
+	// Weight (K×F) and Bias (K) are the last linear layer: logits = Weight*feature + Bias.
+	Weight, Bias []float32
+}
+
+// Inputs are what the network yields for a batch of N images, row by row.
+type Inputs struct {
+	N       int
+	Logits  []float32 // N×K
+	Feature []float32 // N×F
+	States  []coverage.States
+	// Labels are the classes of ID training images, negative if unknown. They
+	// are nil when scoring.
+	Labels []int
+}
+
+// Detector is one method. The calls come in order: Begin once, Fit for each
+// batch of ID training images, End once, then Score any number of times. Score
+// may be called by many goroutines at once, the others may not.
+type Detector interface {
+	Needs() Needs
+	// Begin is told about the network; it fails if the network lacks what the
+	// detector needs.
+	Begin(n Network) error
+	// Fit takes in a batch of ID training images.
+	Fit(in *Inputs) error
+	// End finishes fitting.
+	End() error
+	// Score writes the score of each of in.N images into dst. It returns an error
+	// wrapping ErrUnfitted if fitting has not ended.
+	Score(in *Inputs, dst []float64) error
+	// Settings returns those settings that the detector reads, with the defaults
+	// filled in.
+	Settings() Settings
+	// tensors returns what fitting found out, and restore takes it back; see Save.
+	tensors() ([]safetensors.Tensor, error)
+	restore(f *safetensors.File) error
+}
+
+// ErrUnfitted is wrapped by the error for scoring before fitting has ended.
+var ErrUnfitted = errors.New("not fitted yet")
+
+// Predictions writes the class with the largest logit of each image, the first
+// of equal ones, into dst.
+func Predictions(logits []float32, classes int, dst []int) {
+	for i := range dst {
+		row := logits[i*classes : (i+1)*classes]
+		best := 0
+		for k, v := range row {
+			if v > row[best] {
+				best = k
+			}
+		}
+		dst[i] = best
+	}
+}
+
+// logitsOnly is the part of a detector that reads logits alone and has nothing
+// to fit but the number of classes.
+type logitsOnly struct{ classes int }
+
+func (*logitsOnly) Needs() Needs { return Needs{} }
+
+func (d *logitsOnly) Begin(n Network) error {
+	if n.Classes < 1 {
+		return fmt.Errorf("detector: a network of %d classes", n.Classes)
+	}
+	d.classes = n.Classes
+	return nil
+}
+
+func (*logitsOnly) Fit(*Inputs) error  { return nil }
+func (*logitsOnly) End() error         { return nil }
+func (*logitsOnly) Settings() Settings { return Settings{} }
+
+func (d *logitsOnly) tensors() ([]safetensors.Tensor, error) {
+	return []safetensors.Tensor{safetensors.Int64("classes", []int{1}, []int64{int64(d.classes)})}, nil
+}
+
+func (d *logitsOnly) restore(f *safetensors.File) error {
+	v, _, err := f.Int64s("classes")
+	if err != nil {
+		return err
+	}
+	if len(v) != 1 || v[0] < 1 || v[0] > 1<<24 {
+		return fmt.Errorf("classes is %v, want one positive number", v)
+	}
+	d.classes = int(v[0])
+	return nil
+}
+
+// each calls score with the logits of every image, in float64: softmax and
+// log-sum-exp lose ranks in float32 where networks are sure of themselves.
+func (d *logitsOnly) each(in *Inputs, dst []float64, score func(logits []float64) float64) error {
+	if d.classes == 0 {
+		return fmt.Errorf("detector: %w", ErrUnfitted)
+	}
+	if err := in.check(d.classes, dst); err != nil {
+		return err
+	}
+	row := make([]float64, d.classes)
+	for i := range in.N {
+		for k, v := range in.Logits[i*d.classes:][:d.classes] {
+			row[k] = float64(v)
+		}
+		dst[i] = score(row)
+	}
+	return nil
+}
+
+func (in *Inputs) check(classes int, dst []float64) error {
+	if len(in.Logits) < in.N*classes {
+		return fmt.Errorf("detector: %d logits are not %d images of %d classes", len(in.Logits), in.N, classes)
+	}
+	if len(dst) < in.N {
+		return fmt.Errorf("detector: room for %d scores of %d images", len(dst), in.N)
+	}
+	return nil
+}

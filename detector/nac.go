@@ -1,0 +1,116 @@
+package detector
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"nac/coverage"
+	"nac/internal/safetensors"
+)
+
+// nac is NAC-UE (Liu et al., "Neuron Activation Coverage: Rethinking
+// Out-of-distribution Detection and Generalization", ICLR 2024): the share of a
+// layer's neurons whose state falls where ID training images put it, mean over
+// layers. See package coverage.
+type nac struct {
+	settings []coverage.LayerSettings
+	coverage *coverage.Coverage
+	fitted   bool
+}
+
+func newNAC(s Settings) (Detector, error) {
+	if len(s.Layers) == 0 {
+		return nil, errors.New("detector: nac: no layers are set")
+	}
+	seen := map[string]bool{}
+	for _, l := range s.Layers {
+		if err := l.Validate(); err != nil {
+			return nil, fmt.Errorf("detector: nac: %w", err)
+		}
+		if seen[l.Layer] {
+			return nil, fmt.Errorf("detector: nac: layer %q is set twice", l.Layer)
+		}
+		seen[l.Layer] = true
+	}
+	return &nac{settings: s.Layers}, nil
+}
+
+func (d *nac) Needs() Needs {
+	var n Needs
+	for _, l := range d.settings {
+		n.Layers = append(n.Layers, l.Layer)
+		n.Gradients = n.Gradients || l.Func.UsesGradient()
+	}
+	return n
+}
+
+func (d *nac) Begin(n Network) error {
+	c, err := coverage.New(d.settings, n.Channels)
+	if err != nil {
+		return fmt.Errorf("detector: nac: %w", err)
+	}
+	d.coverage, d.fitted = c, false
+	return nil
+}
+
+func (d *nac) Fit(in *Inputs) error {
+	if d.coverage == nil || d.fitted {
+		return errors.New("detector: nac: Fit outside of Begin and End")
+	}
+	if err := d.coverage.Add(in.States, in.N); err != nil {
+		return fmt.Errorf("detector: nac: %w", err)
+	}
+	return nil
+}
+
+func (d *nac) End() error {
+	if d.coverage == nil || d.coverage.Samples() == 0 {
+		return errors.New("detector: nac: no training images to cover")
+	}
+	d.fitted = true
+	return nil
+}
+
+func (d *nac) Score(in *Inputs, dst []float64) error {
+	if !d.fitted {
+		return fmt.Errorf("detector: nac: %w", ErrUnfitted)
+	}
+	if len(dst) < in.N {
+		return fmt.Errorf("detector: nac: room for %d scores of %d images", len(dst), in.N)
+	}
+	scores := make([]float32, in.N)
+	if err := d.coverage.Score(in.States, in.N, scores); err != nil {
+		return fmt.Errorf("detector: nac: %w", err)
+	}
+	for i, s := range scores {
+		dst[i] = float64(s)
+	}
+	return nil
+}
+
+func (d *nac) Settings() Settings { return Settings{Layers: d.settings} }
+
+func (d *nac) tensors() ([]safetensors.Tensor, error) {
+	if !d.fitted {
+		return nil, ErrUnfitted
+	}
+	var b bytes.Buffer
+	if err := d.coverage.Encode(&b); err != nil {
+		return nil, err
+	}
+	return []safetensors.Tensor{safetensors.Uint8("coverage", []int{b.Len()}, b.Bytes())}, nil
+}
+
+func (d *nac) restore(f *safetensors.File) error {
+	data, _, err := f.Uint8s("coverage")
+	if err != nil {
+		return err
+	}
+	c, err := coverage.Decode("coverage", bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return err
+	}
+	d.coverage, d.settings, d.fitted = c, c.Settings(), true
+	return nil
+}

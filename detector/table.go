@@ -1,0 +1,56 @@
+package detector
+
+import (
+	"fmt"
+	"strings"
+
+	"nac/coverage"
+)
+
+// Settings are the settings of all detectors; each reads its own.
+type Settings struct {
+	// Layers are nac's, one entry a layer. There is no default: it depends on
+	// the network, see package openood's benchmarks.
+	Layers []coverage.LayerSettings `json:"layers,omitempty"`
+	// Temperature is ebo's; 0 means 1.
+	Temperature float64 `json:"temperature,omitempty"`
+}
+
+// Method is an entry of the table of detectors.
+type Method struct {
+	Key   string // as given on the command line
+	About string // what it does, in a few words
+	Paper string // first author, venue and year
+	make  func(Settings) (Detector, error)
+}
+
+// methods is the table, in the order in which it is shown.
+var methods = []Method{
+	{"nac", "neuron activation coverage (NAC-UE)", "Liu, ICLR 2024", newNAC},
+	{"msp", "maximum softmax probability", "Hendrycks, ICLR 2017", newMSP},
+	{"mls", "maximum logit", "Hendrycks, ICML 2022", newMLS},
+	{"ebo", "energy: log-sum-exp of the logits", "Liu, NeurIPS 2020", newEBO},
+}
+
+// Methods returns the table of detectors.
+func Methods() []Method { return append([]Method(nil), methods...) }
+
+// Keys returns the keys of all detectors.
+func Keys() []string {
+	keys := make([]string, len(methods))
+	for i, m := range methods {
+		keys[i] = m.Key
+	}
+	return keys
+}
+
+// New returns the detector of that key, not fitted yet. The error for an unknown
+// key lists those there are.
+func New(key string, s Settings) (Detector, error) {
+	for _, m := range methods {
+		if m.Key == key {
+			return m.make(s)
+		}
+	}
+	return nil, fmt.Errorf("detector: no detector %q; there are %s", key, strings.Join(Keys(), ", "))
+}
