@@ -276,6 +276,13 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes())
+	for _, name := range []string{"lossy.webp", "alpha.webp", "transparent.gif", "palette.bmp"} {
+		data, err := os.ReadFile(filepath.Join("testdata", "pillow", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var d decoder
 		img, err := d.decode("fuzz", data, 1<<20)
@@ -287,8 +294,8 @@ func FuzzDecode(f *testing.F) {
 
 func FuzzJPEG(f *testing.F) {
 	f.Add(jpegFile(f, 17, 9))
-	for _, name := range []string{"progressive.jpg", "restart_411.jpg", "cmyk.jpg"} {
-		data, err := os.ReadFile(filepath.Join("testdata", name))
+	for _, name := range []string{"prog_4x1_3x5.jpg", "seq_2x2_2x1_1x2_3x5.jpg", "cmyk_2.jpg", "prog_3_scans.jpg", "restart_lost.jpg"} {
+		data, err := os.ReadFile(filepath.Join("testdata", "pillow", name))
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -455,7 +455,7 @@ func (d *jpegDecoder) startScan() error {
 			continue
 		}
 		if c.quantIndex > 3 || !d.hasQuant[c.quantIndex] {
-			return fmt.Errorf("quantisation table %d is missing", c.quantIndex)
+			return fmt.Errorf("no quantisation table %d", c.quantIndex)
 		}
 		c.quant16, c.hasQuant = d.quant[c.quantIndex], true
 		for k, q := range c.quant16 {
@@ -472,7 +472,7 @@ func (d *jpegDecoder) startScan() error {
 		needAC := !d.progressive || d.ss > 0
 		if needDC {
 			if c.dcTable > 3 || !d.dc[c.dcTable].defined {
-				return fmt.Errorf("Huffman table DC %d is missing", c.dcTable)
+				return fmt.Errorf("no Huffman table DC %d", c.dcTable)
 			}
 			if err := d.dc[c.dcTable].build(true); err != nil {
 				return err
@@ -480,7 +480,7 @@ func (d *jpegDecoder) startScan() error {
 		}
 		if needAC {
 			if c.acTable > 3 || !d.ac[c.acTable].defined {
-				return fmt.Errorf("Huffman table AC %d is missing", c.acTable)
+				return fmt.Errorf("no Huffman table AC %d", c.acTable)
 			}
 			if err := d.ac[c.acTable].build(false); err != nil {
 				return err

@@ -26,6 +26,9 @@ func (d *jpegDecoder) decodeScan() error {
 	restartsToGo := d.restart
 	for y := range mcusY {
 		for x := range mcusX {
+			if !d.insufficient {
+				d.lastGoodRow = y / rowsPerIMCU
+			}
 			if d.restart > 0 {
 				if restartsToGo == 0 {
 					if err := d.processRestart(); err != nil {
@@ -34,9 +37,6 @@ func (d *jpegDecoder) decodeScan() error {
 					restartsToGo = d.restart
 				}
 				restartsToGo--
-			}
-			if !d.insufficient {
-				d.lastGoodRow = y / rowsPerIMCU
 			}
 			var err error
 			switch {

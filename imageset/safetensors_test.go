@@ -1,64 +1,54 @@
 package imageset
 
 import (
-	"encoding/binary"
-	"encoding/json"
-	"math"
-	"os"
 	"slices"
 	"testing"
+
+	"nac/internal/safetensors"
 )
 
-// golden is a safetensors file of reference numbers.
-type golden map[string]struct {
-	DType   string `json:"dtype"`
-	Shape   []int  `json:"shape"`
-	Offsets [2]int `json:"data_offsets"`
-	data    []byte
-}
+// golden is a file of reference numbers.
+type golden struct{ *safetensors.File }
 
 func readGolden(t testing.TB, path string) golden {
 	t.Helper()
-	raw, err := os.ReadFile(path)
+	f, err := safetensors.Read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := binary.LittleEndian.Uint64(raw)
-	var header map[string]json.RawMessage
-	if err := json.Unmarshal(raw[8:8+n], &header); err != nil {
+	t.Cleanup(func() { f.Close() })
+	return golden{f}
+}
+
+func (g golden) shape(t testing.TB, name string) []int {
+	t.Helper()
+	tensor, err := g.Tensor(name)
+	if err != nil {
 		t.Fatal(err)
 	}
-	delete(header, "__metadata__")
-	g := golden{}
-	for name, msg := range header {
-		e := g[name]
-		if err := json.Unmarshal(msg, &e); err != nil {
-			t.Fatal(err)
-		}
-		e.data = raw[8+int(n)+e.Offsets[0] : 8+int(n)+e.Offsets[1]]
-		g[name] = e
-	}
-	return g
+	return tensor.Shape
 }
 
 func (g golden) bytes(t testing.TB, name string, shape ...int) []byte {
 	t.Helper()
-	e, ok := g[name]
-	if !ok || e.DType != "U8" || !slices.Equal(e.Shape, shape) {
-		t.Fatalf("%s: want U8 %v, the reference has %s %v", name, shape, e.DType, e.Shape)
+	data, got, err := g.Uint8s(name)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return e.data
+	if !slices.Equal(got, shape) {
+		t.Fatalf("%s: want the shape %v, the reference has %v", name, shape, got)
+	}
+	return data
 }
 
 func (g golden) floats(t testing.TB, name string, shape ...int) []float32 {
 	t.Helper()
-	e, ok := g[name]
-	if !ok || e.DType != "F32" || !slices.Equal(e.Shape, shape) {
-		t.Fatalf("%s: want F32 %v, the reference has %s %v", name, shape, e.DType, e.Shape)
+	data, got, err := g.Float32s(name)
+	if err != nil {
+		t.Fatal(err)
 	}
-	out := make([]float32, len(e.data)/4)
-	for i := range out {
-		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(e.data[4*i:]))
+	if !slices.Equal(got, shape) {
+		t.Fatalf("%s: want the shape %v, the reference has %v", name, shape, got)
 	}
-	return out
+	return data
 }

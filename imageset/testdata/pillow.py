@@ -4,6 +4,9 @@
     venv/bin/python imageset/testdata/pillow.py FOLDER... > manifest.txt
     NAC_PILLOW=$PWD/manifest.txt go test -run TestPillow ./imageset
 
+Paths are written as given, so FOLDER should be absolute; the manifest of testdata/pillow
+is made within it, with FOLDER ".".
+
 One line a file: CRC-32 of the RGB bytes, width, height, path; or "error - - path".
 """
 import os, sys, warnings, zlib
