@@ -1,0 +1,379 @@
+package openood
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"nac/arch"
+	"nac/coverage"
+	"nac/detector"
+	"nac/imageset"
+	"nac/metric"
+)
+
+// Extractor is what the runner needs of a network; arch.Extractor is one.
+type Extractor interface {
+	Run(images []float32, n int) (*arch.Batch, error)
+	MemoryBytes() int64
+}
+
+// Method is a detector with its name in tables.
+type Method struct {
+	Key      string
+	Detector detector.Detector
+}
+
+// Progress is told how a run goes on. Methods are called from one goroutine.
+type Progress interface {
+	// Estimated is called once, before the long work.
+	Estimated(Estimate)
+	// Begin is called before each set, Advance after each batch.
+	Begin(set string, images int)
+	Advance(images int)
+	End()
+}
+
+// Estimate is what a run will take, from a batch that was timed.
+type Estimate struct {
+	Images          int     // of all sets
+	ImagesPerSecond float64 // of the network alone
+	Seconds         float64
+	MemoryBytes     int64 // of network, loader, scores; the Go runtime comes on top
+}
+
+// Run fits the methods on the training images and scores every set. It stops
+// with the context's error when that is done.
+func Run(ctx context.Context, data *Data, network detector.Network, extract Extractor, methods []Method, progress Progress) (*Report, error) {
+	if len(methods) == 0 {
+		return nil, errors.New("openood: no detectors")
+	}
+	r := &runner{ctx: ctx, network: network, extract: extract, methods: methods, progress: progress}
+	r.report.Absent = data.Absent
+	r.cost = make([]MethodCost, len(methods))
+	if err := r.estimate(data); err != nil {
+		return nil, err
+	}
+	if err := r.fit(data); err != nil {
+		return nil, err
+	}
+	var sub, val, test *SetScores
+	var err error
+	if data.SubTrain != nil {
+		if sub, err = r.score("sub_train", data.SubTrain, data.SubIndices); err != nil {
+			return nil, err
+		}
+	}
+	if val, err = r.score("val", data.Val, nil); err != nil {
+		return nil, err
+	}
+	if test, err = r.score("test", data.Test, nil); err != nil {
+		return nil, err
+	}
+	var near, far []*SetScores
+	for _, set := range data.Near {
+		s, err := r.score(set.Name, set.Source, nil)
+		if err != nil {
+			return nil, err
+		}
+		near = append(near, s)
+	}
+	for _, set := range data.Far {
+		s, err := r.score(set.Name, set.Source, nil)
+		if err != nil {
+			return nil, err
+		}
+		far = append(far, s)
+	}
+	if err := r.evaluate(sub, val, test, near, far); err != nil {
+		return nil, err
+	}
+	return &r.report, nil
+}
+
+type runner struct {
+	ctx      context.Context
+	network  detector.Network
+	extract  Extractor
+	methods  []Method
+	progress Progress
+	report   Report
+	inputs   detector.Inputs
+	cost     []MethodCost
+}
+
+// estimate times the first training batch, twice: the first time pays for
+// touching memory.
+func (r *runner) estimate(data *Data) error {
+	count := func(s Source, indices []int) int {
+		if s == nil {
+			return 0
+		}
+		if indices != nil {
+			return len(indices)
+		}
+		return len(s.Labels())
+	}
+	images := count(data.Train, data.TrainIndices) + count(data.SubTrain, data.SubIndices) + count(data.Val, nil) + count(data.Test, nil)
+	for _, set := range append(append([]Images(nil), data.Near...), data.Far...) {
+		images += count(set.Source, nil)
+	}
+	stream := data.Train.Open(r.ctx, data.TrainIndices)
+	defer stream.Close()
+	b, err := stream.Next()
+	if errors.Is(err, io.EOF) {
+		return errors.New("openood: no training image could be read")
+	}
+	if err != nil {
+		return err
+	}
+	var took time.Duration
+	for range 2 {
+		start := time.Now()
+		if _, err := r.extract.Run(b.Images, b.N); err != nil {
+			return err
+		}
+		took = time.Since(start)
+	}
+	e := Estimate{Images: images, ImagesPerSecond: float64(b.N) / took.Seconds()}
+	e.Seconds = float64(images) / e.ImagesPerSecond
+	e.MemoryBytes = r.extract.MemoryBytes() + data.Train.MemoryBytes() + 8*int64(images)*int64(len(r.methods)+1)
+	for _, l := range r.layerSettings() {
+		// Counts, and the table of coverages that scoring reads.
+		e.MemoryBytes += 2 * 4 * int64(l.M) * int64(r.network.Channels[l.Layer])
+	}
+	r.report.Estimate = e
+	if r.progress != nil {
+		r.progress.Estimated(e)
+	}
+	return nil
+}
+
+func (r *runner) layerSettings() (s []coverage.LayerSettings) {
+	for _, m := range r.methods {
+		s = append(s, m.Detector.Settings().Layers...)
+	}
+	return s
+}
+
+// each runs the network over a set and gives every batch to f.
+func (r *runner) each(name string, s Source, indices []int, f func(b *imageset.Batch, in *detector.Inputs) error) error {
+	total := len(indices)
+	if indices == nil {
+		total = len(s.Labels())
+	}
+	stage := Stage{Set: name}
+	if r.progress != nil {
+		r.progress.Begin(name, total)
+		defer r.progress.End()
+	}
+	stream := s.Open(r.ctx, indices)
+	defer stream.Close()
+	begin := time.Now()
+	for {
+		start := time.Now()
+		b, err := stream.Next()
+		stage.WaitSeconds += time.Since(start).Seconds()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		start = time.Now()
+		out, err := r.extract.Run(b.Images, b.N)
+		if err != nil {
+			return fmt.Errorf("openood: %s: %w", name, err)
+		}
+		stage.NetworkSeconds += time.Since(start).Seconds()
+		start = time.Now()
+		if err := f(b, r.take(out)); err != nil {
+			return fmt.Errorf("openood: %s: %w", name, err)
+		}
+		stage.DetectorSeconds += time.Since(start).Seconds()
+		stage.Images += b.N
+		if r.progress != nil {
+			r.progress.Advance(b.N)
+		}
+		b.Release()
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+	}
+	if stage.Images == 0 {
+		return fmt.Errorf("openood: %s: no image could be read", name)
+	}
+	stage.Seconds = time.Since(begin).Seconds()
+	r.report.Stages = append(r.report.Stages, stage)
+	for _, err := range stream.Skipped() {
+		r.report.Skipped = append(r.report.Skipped, err.Error())
+	}
+	return nil
+}
+
+// take makes a network's output a detector's input.
+func (r *runner) take(out *arch.Batch) *detector.Inputs {
+	in := &r.inputs
+	in.N, in.Logits, in.Feature, in.Labels = out.N, out.Logits, out.Feature, nil
+	in.States = in.States[:0]
+	for _, s := range out.States {
+		in.States = append(in.States, coverage.States{Layer: s.Name, Z: s.Z, G: s.G})
+	}
+	return in
+}
+
+func (r *runner) fit(data *Data) error {
+	for _, m := range r.methods {
+		if err := m.Detector.Begin(r.network); err != nil {
+			return err
+		}
+	}
+	err := r.each("train", data.Train, data.TrainIndices, func(b *imageset.Batch, in *detector.Inputs) error {
+		if err := finite(in.Logits); err != nil {
+			return err
+		}
+		in.Labels = b.Labels
+		for i, m := range r.methods {
+			start := time.Now()
+			if err := m.Detector.Fit(in); err != nil {
+				return err
+			}
+			r.cost[i].FitSeconds += time.Since(start).Seconds()
+		}
+		r.report.TrainImages += in.N
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, m := range r.methods {
+		start := time.Now()
+		if err := m.Detector.End(); err != nil {
+			return err
+		}
+		r.cost[i].FitSeconds += time.Since(start).Seconds()
+	}
+	return nil
+}
+
+func (r *runner) score(name string, s Source, indices []int) (*SetScores, error) {
+	set := &SetScores{Set: name}
+	for _, m := range r.methods {
+		set.Scores = append(set.Scores, MethodScores{Key: m.Key})
+	}
+	err := r.each(name, s, indices, func(b *imageset.Batch, in *detector.Inputs) error {
+		if err := finite(in.Logits); err != nil {
+			return err
+		}
+		from := len(set.Labels)
+		for _, i := range b.Index {
+			if indices != nil {
+				i = indices[i]
+			}
+			set.Paths = append(set.Paths, s.Path(i))
+		}
+		set.Labels = append(set.Labels, b.Labels...)
+		set.Predictions = append(set.Predictions, make([]int, b.N)...)
+		detector.Predictions(in.Logits, r.network.Classes, set.Predictions[from:])
+		for i, m := range r.methods {
+			start := time.Now()
+			dst := append(set.Scores[i].Values, make([]float64, b.N)...)
+			if err := m.Detector.Score(in, dst[from:]); err != nil {
+				return err
+			}
+			set.Scores[i].Values = dst
+			r.cost[i].ScoreSeconds += time.Since(start).Seconds()
+		}
+		return nil
+	})
+	r.report.Scores = append(r.report.Scores, set)
+	return set, err
+}
+
+// finite guards against a network that overflows: its scores would sort
+// somewhere and look like a result.
+func finite(logits []float32) error {
+	for _, v := range logits {
+		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+			return errors.New("the network's logits are not finite; are checkpoint, mean and std the right ones?")
+		}
+	}
+	return nil
+}
+
+func (r *runner) evaluate(sub, val, test *SetScores, near, far []*SetScores) error {
+	rep := &r.report
+	rep.Accuracy = Accuracy{
+		Test: metric.Accuracy(test.Predictions, test.Labels), TestImages: len(test.Labels),
+		Val: metric.Accuracy(val.Predictions, val.Labels), ValImages: len(val.Labels),
+	}
+	for i, m := range r.methods {
+		result := MethodResult{Key: m.Key, Settings: m.Detector.Settings(), Cost: r.cost[i]}
+		id := test.Scores[i].Values
+		group := func(sets []*SetScores) (rows []Row, mean *metric.Result, err error) {
+			var results []metric.Result
+			for _, s := range sets {
+				res, err := metric.OOD(id, s.Scores[i].Values)
+				if err != nil {
+					return nil, nil, fmt.Errorf("openood: %s: %s: %w", m.Key, s.Set, err)
+				}
+				rows = append(rows, Row{s.Set, len(s.Labels), res})
+				results = append(results, res)
+			}
+			if len(results) > 0 {
+				m := metric.Mean(results)
+				mean = &m
+			}
+			return rows, mean, nil
+		}
+		var err error
+		if result.Near, result.NearMean, err = group(near); err != nil {
+			return err
+		}
+		if result.Far, result.FarMean, err = group(far); err != nil {
+			return err
+		}
+		if sub != nil {
+			if result.Overfit, err = overfit(sub.Scores[i].Values, val.Scores[i].Values); err != nil {
+				return fmt.Errorf("openood: %s: overfitting check: %w", m.Key, err)
+			}
+		}
+		rep.Methods = append(rep.Methods, result)
+	}
+	return nil
+}
+
+// overfit compares ID training images that were not fitted on with ID validation
+// images. A detector that has learnt the training images by heart, or that reads
+// differences of how the two were made, tells them apart.
+func overfit(sub, val []float64) (*Overfit, error) {
+	a, err := metric.AUROC(sub, val)
+	if err != nil {
+		return nil, err
+	}
+	// The spread of an AUROC of 0.5 by chance (Mann and Whitney, 1947).
+	n, m := float64(len(sub)), float64(len(val))
+	o := &Overfit{AUROC: a, StandardError: math.Sqrt((n + m + 1) / (12 * n * m))}
+	o.Warn = math.Abs(a-0.5) > math.Max(overfitMargin, 3*o.StandardError)
+	return o, nil
+}
+
+// overfitMargin is how far from 0.5 the check may stray: a network is a little
+// surer of images it was trained on.
+const overfitMargin = 0.05
+
+// NetworkOf describes a model to detectors.
+func NetworkOf(m *arch.Model) detector.Network {
+	head := m.Head()
+	n := detector.Network{
+		Classes: m.Classes, Features: m.Features, Weight: head.Weight, Bias: head.Bias,
+		Channels: map[string]int{},
+	}
+	for _, l := range m.Layers {
+		n.Channels[l.Name] = l.Channels
+	}
+	return n
+}
