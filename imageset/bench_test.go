@@ -16,7 +16,7 @@ import (
 )
 
 // benchFiles are real JPEG files: of 32, 64 and some 500 pixels a side.
-func benchFiles(b *testing.B) map[string][][]byte {
+func benchFiles(b testing.TB) map[string][][]byte {
 	dir := shareddata.Unpacked(b)
 	sets := map[string][][]byte{}
 	for name, list := range map[string]string{"cifar": "cifar10/val_cifar10", "tin": "cifar10/val_tin", "imagenet": "imagenet/test_imagenet_sample"} {

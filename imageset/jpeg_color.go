@@ -158,7 +158,10 @@ func ycbcrRow(out, y, cb, cr []uint8) {
 	for x, v := range y {
 		r, g, b := toRGB(v, cb[x], cr[x])
 		_ = out[2]
-		out[0], out[1], out[2] = clamp(r), clamp(g), clamp(b)
+		if uint32(r|g|b) > 255 {
+			r, g, b = int32(clamp(r)), int32(clamp(g)), int32(clamp(b))
+		}
+		out[0], out[1], out[2] = uint8(r), uint8(g), uint8(b)
 		out = out[3:]
 	}
 }

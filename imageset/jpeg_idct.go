@@ -1,5 +1,7 @@
 package imageset
 
+import "encoding/binary"
+
 // The inverse transform is that of Loeffler, Ligtenberg and Moschytz (ICASSP 1989)
 // in 13-bit fixed point. Two rows of the factorisation's constants:
 const (
@@ -142,28 +144,27 @@ func halfRowSamples(w *[8]int32) uint64 {
 }
 
 func pack(t10, t11, t12, t13, t0, t1, t2, t3 int32) uint64 {
-	return uint64(sample((t10+t3)>>18)) | uint64(sample((t11+t2)>>18))<<8 |
-		uint64(sample((t12+t1)>>18))<<16 | uint64(sample((t13+t0)>>18))<<24 |
-		uint64(sample((t13-t0)>>18))<<32 | uint64(sample((t12-t1)>>18))<<40 |
-		uint64(sample((t11-t2)>>18))<<48 | uint64(sample((t10-t3)>>18))<<56
+	const level = 128
+	r0, r7 := (t10+t3)>>18+level, (t10-t3)>>18+level
+	r1, r6 := (t11+t2)>>18+level, (t11-t2)>>18+level
+	r2, r5 := (t12+t1)>>18+level, (t12-t1)>>18+level
+	r3, r4 := (t13+t0)>>18+level, (t13-t0)>>18+level
+	// One test for all: some value that is no byte.
+	if uint32(r0|r1|r2|r3|r4|r5|r6|r7) > 255 {
+		return uint64(clamp(r0)) | uint64(clamp(r1))<<8 | uint64(clamp(r2))<<16 | uint64(clamp(r3))<<24 |
+			uint64(clamp(r4))<<32 | uint64(clamp(r5))<<40 | uint64(clamp(r6))<<48 | uint64(clamp(r7))<<56
+	}
+	low := uint32(r0) | uint32(r1)<<8 | uint32(r2)<<16 | uint32(r3)<<24
+	high := uint32(r4) | uint32(r5)<<8 | uint32(r6)<<16 | uint32(r7)<<24
+	return uint64(low) | uint64(high)<<32
 }
 
 // sample shifts the level to 0..255 and clamps.
-func sample(v int32) uint8 {
-	v += 128
-	if uint32(v) > 255 {
-		v = ^(v >> 31)
-	}
-	return uint8(v)
-}
+func sample(v int32) uint8 { return clamp(v + 128) }
 
 // magnitude has no bit from the 15th on if and only if v fits 16 bits.
 func magnitude(v int32) int32 { return v ^ v>>31 }
 
 func saturate(v int32) int32 { return min(max(v, -1<<15), 1<<15-1) }
 
-func putRow(out []uint8, x uint64) {
-	_ = out[7]
-	out[0], out[1], out[2], out[3] = uint8(x), uint8(x>>8), uint8(x>>16), uint8(x>>24)
-	out[4], out[5], out[6], out[7] = uint8(x>>32), uint8(x>>40), uint8(x>>48), uint8(x>>56)
-}
+func putRow(out []uint8, x uint64) { binary.LittleEndian.PutUint64(out, x) }
