@@ -183,6 +183,9 @@ def main():
             for d in detectors
         },
         # The first images of each list: enough to find where two programs part.
+        "logits": {
+            name: [[float(f"{v:.7g}") for v in row] for row in logits[name][:5]] for name in names
+        },
         "scores": {
             d: {name: [float(f"{v:.7g}") for v in scores[name][d][:25]] for name in names}
             for d in detectors
