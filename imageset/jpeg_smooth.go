@@ -3,7 +3,8 @@ package imageset
 // A progressive file that ends before its last scans lacks fine coefficients.
 // libjpeg-turbo guesses the first nine of a block from the block averages of the
 // 5x5 blocks around it (T.81, annex K.8, widened), so that the picture shows no
-// blocks, and therefore so do we.
+// blocks, and therefore so do we; by the rules of its version 3, which differ a
+// little from those of 2.1.
 
 // kernel weighs the 25 averages, row by row.
 type kernel [25]int64

@@ -151,9 +151,12 @@ func (r *resizer) taps(f Filter, in, out, from, n int) *taps {
 // window is a rectangle of the resampled picture.
 type window struct{ x, y, width, height int }
 
-// resize resamples src to width x height as Pillow does and writes the window win
-// of the result at out, whose rows are stride bytes apart. Only the window is
-// computed, which changes none of its bytes.
+// resize resamples src to width x height as Pillow does, across first and then
+// down, and writes the window win of the result at out, whose rows are stride
+// bytes apart. Only the window is computed, which changes none of its bytes.
+//
+// Pillow 13 goes down first in some shapes, which rounds differently. This is
+// what all versions before do, and so what published numbers rest on.
 func (r *resizer) resize(src *Image, f Filter, width, height int, win window, out []uint8, stride int) {
 	rows := 3 * win.width
 	if height == src.Height {
