@@ -102,7 +102,8 @@ type format struct {
 	magic  func([]byte) bool
 	decode func(*bytes.Reader) (image.Image, error)
 	config func(*bytes.Reader) (image.Config, error)
-	// ratio bounds the pixels that a byte of the file can hold, 0 if nothing does.
+	// ratio bounds the pixels of one bit that a byte of the file can hold, 0 if
+	// nothing does.
 	ratio int
 }
 
@@ -157,7 +158,11 @@ func (d *decoder) decodeOther(data []byte, maxPixels int) (err error) {
 		if err := checkSize(config.Width, config.Height, maxPixels); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		if f.ratio > 0 && config.Width*config.Height/f.ratio > len(data) {
+		bits := 1
+		if f.name == "PNG" {
+			bits = pngBits(data)
+		}
+		if f.ratio > 0 && config.Width*config.Height/f.ratio*bits > len(data) {
 			return fmt.Errorf("%s: %w: the header says %dx%d, but the file has only %d bytes",
 				f.name, ErrTooLarge, config.Width, config.Height, len(data))
 		}
@@ -191,6 +196,12 @@ func (d *decoder) decodeOther(data []byte, maxPixels int) (err error) {
 		return nil
 	}
 	return ErrFormat
+}
+
+// pngBits returns the bits of a pixel, from the header, which has been read once.
+func pngBits(data []byte) int {
+	channels := map[byte]int{2: 3, 4: 2, 6: 4}[data[25]]
+	return max(channels, 1) * max(int(data[24]), 1)
 }
 
 func checkSize(width, height, maxPixels int) error {

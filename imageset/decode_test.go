@@ -31,6 +31,11 @@ func TestDecodeFaults(t *testing.T) {
 	binary.BigEndian.PutUint32(widePNG[16:], 10000)
 	binary.BigEndian.PutUint32(widePNG[20:], 10000)
 	binary.BigEndian.PutUint32(widePNG[29:], crc32.ChecksumIEEE(widePNG[12:29]))
+	// 800x800 pixels of 64 bits: 5 MB, of which deflate makes 5 kB and no less.
+	deepPNG := pngFile(t, image.NewNRGBA64(image.Rect(0, 0, 4, 4)))
+	binary.BigEndian.PutUint32(deepPNG[16:], 800)
+	binary.BigEndian.PutUint32(deepPNG[20:], 800)
+	binary.BigEndian.PutUint32(deepPNG[29:], crc32.ChecksumIEEE(deepPNG[12:29]))
 	good := jpegFile(t, 40, 30)
 	sof := bytes.Index(good, []byte{0xff, 0xc0})
 	lying := bytes.Clone(good)
@@ -55,6 +60,7 @@ func TestDecodeFaults(t *testing.T) {
 		"jpeg start":     {[]byte("\xff\xd8\xff"), "cut off", nil},
 		"png cut":        {pngFile(t, image.NewGray(image.Rect(0, 0, 40, 40)))[:60], "PNG", nil},
 		"png 2^30 wide":  {bigPNG, "too large", ErrTooLarge},
+		"png lying deep": {deepPNG, "too large", ErrTooLarge},
 		"png lying":      {widePNG, "too large", ErrTooLarge},
 		"jpeg lying":     {lying, "too large", ErrTooLarge},
 		"jpeg huge":      {huge, "too large", ErrTooLarge},
