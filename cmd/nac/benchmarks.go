@@ -1,0 +1,72 @@
+package main
+
+import (
+	"bytes"
+	"io/fs"
+
+	"nac/coverage"
+	"nac/imageset"
+	"nac/openood"
+	"nac/quickstart"
+	"nac/weights"
+)
+
+// fashion is the embedded benchmark. The settings of NAC follow a rule that reads
+// ID training images alone: alpha is the reciprocal of the standard deviation of
+// z*g over them, O is 3 % of their number; see bench/quickstart.
+var fashion = openood.Benchmark{
+	Name:   quickstart.Benchmark,
+	Preset: "cifar10", // for its size; mean and std are replaced
+	Train:  []string{"main_train_fashion"}, SubTrain: "sub_train_fashion",
+	TrainImages: 1000,
+	Val:         "val_fashion", Test: "test_fashion", ValOOD: "val_heldout",
+	Near: []openood.Set{{Name: "bag", List: "test_bag"}, {Name: "ankle_boot", List: "test_ankle_boot"}},
+	Far:  []openood.Set{{Name: "mnist", List: "test_mnist"}},
+	Layers: []coverage.LayerSettings{
+		{Layer: "avgpool", M: 50, O: 30, Alpha: 3.090460546469974},
+		{Layer: "layer3", M: 50, O: 30, Alpha: 0.048288446102766135},
+		{Layer: "layer2", M: 50, O: 30, Alpha: 0.006951198030830241},
+		{Layer: "layer1", M: 50, O: 30, Alpha: 0.0019111637218909865},
+	},
+}
+
+// benchmarks are OpenOOD's and the embedded one.
+func benchmarks() []openood.Benchmark { return append(openood.Benchmarks(), fashion) }
+
+func benchmarkNames() []string {
+	var names []string
+	for _, b := range benchmarks() {
+		names = append(names, b.Name)
+	}
+	return names
+}
+
+func lookupBenchmark(name string) (openood.Benchmark, error) {
+	for _, b := range benchmarks() {
+		if b.Name == name {
+			return b, nil
+		}
+	}
+	return openood.Benchmark{}, oneOf("benchmark", name, benchmarkNames())
+}
+
+// transformOf returns a benchmark's transform, with the mean and std of its ID
+// images.
+func transformOf(b openood.Benchmark) (imageset.Transform, error) {
+	t, err := imageset.Preset(b.Preset)
+	if b.Name == quickstart.Benchmark {
+		for c := range 3 {
+			t.Mean[c], t.Std[c] = quickstart.Mean, quickstart.Std
+		}
+	}
+	return t, err
+}
+
+// embeddedCheckpoint reads the quickstart's weights.
+func embeddedCheckpoint(files fs.FS) (*weights.StateDict, error) {
+	data, err := fs.ReadFile(files, quickstart.Checkpoint)
+	if err != nil {
+		return nil, err
+	}
+	return weights.Decode(quickstart.Checkpoint, bytes.NewReader(data), int64(len(data)))
+}

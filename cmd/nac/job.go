@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"nac/arch"
+	"nac/detector"
+	"nac/imageset"
+	"nac/internal/kernel"
+	"nac/openood"
+)
+
+// jobFlags are the flags that bench and quickstart share.
+type jobFlags struct {
+	settingsFlags
+	detectors      []string
+	batch, workers int
+	kernel         string
+	images         int
+	seed           uint32
+	out            string
+	quiet          bool
+}
+
+func (j *jobFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringSliceVar(&j.detectors, "detectors", []string{"nac", "msp", "mls", "ebo"}, `detectors, or "all"; see "nac detectors"`)
+	j.settingsFlags.add(f)
+	f.IntVar(&j.batch, "batch", 64, "images of a batch")
+	f.IntVar(&j.workers, "workers", 0, "processors to use; 0 means all")
+	f.StringVar(&j.kernel, "kernel", "", "instruction set: avx512, avx2 or portable (default: the best here)")
+	f.IntVar(&j.images, "images", 0, "training images to fit on; 0 means the benchmark's number")
+	f.Uint32Var(&j.seed, "seed", 1, "seed for the choice of training images")
+	f.StringVar(&j.out, "out", "", "folder for table.csv, report.json and the scores of every image")
+	f.BoolVar(&j.quiet, "quiet", false, "no progress")
+	complete(cmd, "detectors", detector.Keys)
+	_ = cmd.MarkFlagDirname("out")
+	_ = cmd.MarkFlagFilename("settings", "yaml", "yml")
+}
+
+// Bounds against a slip of the keyboard that would eat all memory.
+const (
+	maxBatch   = 4096
+	maxWorkers = 1024
+)
+
+// check looks at everything that can be known before files are read.
+func (j *jobFlags) check() error {
+	switch {
+	case j.batch < 1 || j.batch > maxBatch:
+		return usagef("--batch is %d; it must be 1 to %d", j.batch, maxBatch)
+	case j.workers < 0 || j.workers > maxWorkers:
+		return usagef("--workers is %d; it must be 0 (all processors) to %d", j.workers, maxWorkers)
+	case j.images < 0:
+		return usagef("--images is %d; it must be above 0, or 0 for the benchmark's number", j.images)
+	case len(j.detectors) == 0:
+		return usagef("--detectors: none is named; there are %s", list(detector.Keys()))
+	}
+	set, err := kernel.ByName(j.kernel)
+	if err != nil {
+		return usagef("--kernel: %w", err)
+	}
+	j.kernel = set.Name()
+	if slices.Equal(j.detectors, []string{"all"}) {
+		j.detectors = detector.Keys()
+	}
+	for i, d := range j.detectors {
+		if err := oneOf("--detectors", d, detector.Keys()); err != nil {
+			return err
+		}
+		if slices.Contains(j.detectors[:i], d) {
+			return usagef("--detectors: %s is there twice", d)
+		}
+	}
+	return nil
+}
+
+// job is a benchmark to be run.
+type job struct {
+	*jobFlags
+	benchmark  openood.Benchmark
+	layout     openood.Layout
+	transform  imageset.Transform
+	onError    imageset.OnError
+	checkpoint string
+	model      func() (*arch.Model, error)
+}
+
+// run does the benchmark, prints its table to stdout and its progress to stderr.
+func (j *job) run(ctx context.Context, stdout, stderr io.Writer) error {
+	methods, err := j.methods()
+	if err != nil {
+		return err
+	}
+	if j.out != "" {
+		if err := prepareFolder(j.out); err != nil {
+			return err
+		}
+	}
+	m, err := j.model()
+	if err != nil {
+		return err
+	}
+	needs := needsOf(methods)
+	for _, l := range needs.Layers {
+		if _, err := m.Layer(l); err != nil {
+			return usagef("--layers: %w", err)
+		}
+	}
+	h, w := j.transform.Size()
+	if size := [3]int{3, h, w}; h > 0 && size != m.InputSize {
+		return usagef("%s takes images of %dx%d, but benchmark %s has %dx%d", m.Name, m.InputSize[1], m.InputSize[2], j.benchmark.Name, h, w)
+	}
+	data, err := openood.Open(ctx, j.benchmark, j.layout, imageset.LoadOptions{
+		Transform: j.transform, Height: m.InputSize[1], Width: m.InputSize[2],
+		BatchSize: j.batch, Workers: j.workers, OnError: j.onError,
+	}, j.images, j.seed)
+	if err != nil {
+		return err
+	}
+	if err := checkLabels(m, data); err != nil {
+		return err
+	}
+	extract, err := m.NewExtractor(arch.Request{Layers: needs.Layers, Gradients: needs.Gradients, Kernel: j.kernel}, j.batch, j.workers)
+	if err != nil {
+		return err
+	}
+	var progress openood.Progress
+	if !j.quiet {
+		progress = newProgress(stderr)
+	}
+	report, err := openood.Run(ctx, data, openood.NetworkOf(m), extract, methods, progress)
+	if err != nil {
+		return err
+	}
+	report.Benchmark, report.Network, report.Checkpoint = j.benchmark.Name, m.Name, j.checkpoint
+	report.Transform = describe(j.transform)
+	report.Kernel, report.Conventions = j.kernel, strings.Join(conventions, " ")
+	if j.out != "" {
+		if err := writeFolder(ctx, j.out, report); err != nil {
+			return err
+		}
+	}
+	if err := printReport(stdout, report); err != nil {
+		return err
+	}
+	if j.out != "" {
+		return printLines(stdout, "Written to "+j.out+": table.csv, report.json, scores/.")
+	}
+	return nil
+}
+
+func (j *job) methods() ([]openood.Method, error) {
+	settings, err := j.settings(j.benchmark)
+	if err != nil {
+		return nil, err
+	}
+	var methods []openood.Method
+	for _, key := range j.detectors {
+		d, err := detector.New(key, settings)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		methods = append(methods, openood.Method{Key: key, Detector: d})
+	}
+	return methods, nil
+}
+
+func needsOf(methods []openood.Method) detector.Needs {
+	var detectors []detector.Detector
+	for _, m := range methods {
+		detectors = append(detectors, m.Detector)
+	}
+	return detector.Union(detectors)
+}
+
+// checkLabels finds a checkpoint of another data set: its accuracy would be a
+// number all the same.
+func checkLabels(m *arch.Model, data *openood.Data) error {
+	for _, s := range []openood.Source{data.Train, data.Val, data.Test} {
+		for i, label := range s.Labels() {
+			if label >= m.Classes {
+				return fmt.Errorf("%s has label %d, but the checkpoint has only %d classes", s.Path(i), label, m.Classes)
+			}
+			if label < 0 {
+				return fmt.Errorf("%s has label %d in a list of in-distribution images", s.Path(i), label)
+			}
+		}
+	}
+	return nil
+}
+
+func describe(t imageset.Transform) string {
+	return fmt.Sprintf("resize %d %v, crop %d, mean %v, std %v", t.Resize, t.Filter, t.Crop, t.Mean, t.Std)
+}

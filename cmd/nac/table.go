@@ -1,0 +1,235 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"nac/metric"
+	"nac/openood"
+)
+
+// conventions are printed with every table, as these things are often the other
+// way round elsewhere.
+var conventions = []string{
+	"Scores: higher = more in-distribution (ID). All figures in percent.",
+	"FPR@95: OOD is the positive class, as OpenOOD computes it: the share of ID images flagged when 95 % of OOD is caught.",
+	"AUPR-In: ID is positive. AUPR-Out: OOD is positive (the NAC reference swaps these two, OpenOOD does not).",
+	"near, far: plain means over their sets.",
+}
+
+func newTable(header ...string) table.Writer {
+	t := table.NewWriter()
+	style := table.StyleLight
+	style.Format.Header = text.FormatDefault
+	style.Options = table.Options{SeparateHeader: true, SeparateRows: false}
+	t.SetStyle(style)
+	row := table.Row{}
+	for _, h := range header {
+		row = append(row, h)
+	}
+	t.AppendHeader(row)
+	return t
+}
+
+// rightAligned are the columns, counted from 1, that hold numbers.
+func rightAligned(t table.Writer, columns ...int) {
+	var c []table.ColumnConfig
+	for _, i := range columns {
+		c = append(c, table.ColumnConfig{Number: i, Align: text.AlignRight, AlignHeader: text.AlignRight})
+	}
+	t.SetColumnConfigs(c)
+}
+
+// group is one set, or a mean, with its result by each detector.
+type group struct {
+	kind, set string // kind is near or far
+	images    int    // 0 for a mean
+	results   []metric.Result
+}
+
+// groups turns a report, which is sorted by detector, round.
+func groups(r *openood.Report) []group {
+	var all []group
+	add := func(kind string, rows func(openood.MethodResult) []openood.Row, mean func(openood.MethodResult) *metric.Result) {
+		if len(r.Methods) == 0 || mean(r.Methods[0]) == nil {
+			return
+		}
+		for i, row := range rows(r.Methods[0]) {
+			g := group{kind: kind, set: row.Set, images: row.Images}
+			for _, m := range r.Methods {
+				g.results = append(g.results, rows(m)[i].Result)
+			}
+			all = append(all, g)
+		}
+		g := group{kind: kind, set: "mean"}
+		for _, m := range r.Methods {
+			g.results = append(g.results, *mean(m))
+		}
+		all = append(all, g)
+	}
+	add("near", func(m openood.MethodResult) []openood.Row { return m.Near }, func(m openood.MethodResult) *metric.Result { return m.NearMean })
+	add("far", func(m openood.MethodResult) []openood.Row { return m.Far }, func(m openood.MethodResult) *metric.Result { return m.FarMean })
+	return all
+}
+
+// measures are the columns of a table; for FPR@95 lower is better.
+var measures = []struct {
+	name, column string
+	of           func(metric.Result) float64
+	lower        bool
+}{
+	{"FPR@95", "fpr95_percent", func(r metric.Result) float64 { return r.FPR95 }, true},
+	{"AUROC", "auroc_percent", func(r metric.Result) float64 { return r.AUROC }, false},
+	{"AUPR-In", "aupr_in_percent", func(r metric.Result) float64 { return r.AUPRIn }, false},
+	{"AUPR-Out", "aupr_out_percent", func(r metric.Result) float64 { return r.AUPROut }, false},
+}
+
+func resultTable(r *openood.Report, bold bool) string {
+	header := []string{"set", "images", "detector"}
+	for _, m := range measures {
+		header = append(header, m.name)
+	}
+	t := newTable(header...)
+	rightAligned(t, 2, 4, 5, 6, 7)
+	for i, g := range groups(r) {
+		if i > 0 {
+			t.AppendSeparator()
+		}
+		for d, res := range g.results {
+			row := table.Row{"", "", r.Methods[d].Key}
+			if d == 0 {
+				row[0] = g.kind + " " + g.set
+				if g.images > 0 {
+					row[1] = thousands(g.images)
+				}
+			}
+			for _, m := range measures {
+				cell := percent(m.of(res))
+				if bold && len(g.results) > 1 && best(g.results, m.of, m.lower) == m.of(res) {
+					cell = text.Bold.Sprint(cell)
+				}
+				row = append(row, cell)
+			}
+			t.AppendRow(row)
+		}
+	}
+	return t.Render()
+}
+
+func best(results []metric.Result, of func(metric.Result) float64, lower bool) float64 {
+	b := of(results[0])
+	for _, r := range results[1:] {
+		if lower {
+			b = min(b, of(r))
+		} else {
+			b = max(b, of(r))
+		}
+	}
+	return b
+}
+
+// printReport writes everything that a run found out.
+func printReport(w io.Writer, r *openood.Report) error {
+	bold := isTerminal(w) && os.Getenv("NO_COLOR") == ""
+	a := r.Accuracy
+	lines := []string{
+		resultTable(r, bold),
+		fmt.Sprintf("%s, %s. ID accuracy %s of %s test images; %s of all %s with validation.",
+			r.Benchmark, r.Network, percent(a.Test), thousands(a.TestImages), percent(a.All()), thousands(a.TestImages+a.ValImages)),
+	}
+	lines = append(lines, conventions...)
+	lines = append(lines, "", fmt.Sprintf("Fitted on %s training images.%s", thousands(r.TrainImages), settingsText(r)))
+	lines = append(lines, overfitText(r)...)
+	if len(r.Absent) > 0 {
+		lines = append(lines, "Left out, as their lists are absent: "+list(r.Absent)+". Means are over the other sets.")
+	}
+	lines = append(lines, skippedText(r)...)
+	lines = append(lines, "", "Cost in seconds; \"wait\" is the network waiting for decoded images:", costTable(r), detectorCost(r))
+	return printLines(w, lines...)
+}
+
+func settingsText(r *openood.Report) string {
+	var b strings.Builder
+	for _, m := range r.Methods {
+		for _, l := range m.Settings.Layers {
+			fmt.Fprintf(&b, "\n  %s %s: M=%d O=%d alpha=%.6g %v", m.Key, l.Layer, l.M, l.O, l.Alpha, l.Func)
+		}
+		if t := m.Settings.Temperature; t != 0 {
+			fmt.Fprintf(&b, "\n  %s: temperature %v", m.Key, t)
+		}
+	}
+	return b.String()
+}
+
+func overfitText(r *openood.Report) []string {
+	var all, warned []string
+	for _, m := range r.Methods {
+		if m.Overfit == nil {
+			return []string{"Overfitting check: none, as there are no training images besides those fitted on."}
+		}
+		all = append(all, fmt.Sprintf("%s %s", m.Key, percent(m.Overfit.AUROC)))
+		if m.Overfit.Warn {
+			warned = append(warned, m.Key)
+		}
+	}
+	lines := []string{fmt.Sprintf("Overfitting check, AUROC of training images not fitted on against validation images; 50 is right, by chance ±%s: %s.",
+		percent(3*r.Methods[0].Overfit.StandardError), list(all))}
+	if len(warned) > 0 {
+		lines = append(lines, "WARNING: "+list(warned)+" told ID training images from ID validation images. The training images are of another make"+
+			" (compression, size), or the network has learnt them by heart; figures against OOD sets may measure just that.")
+	}
+	return lines
+}
+
+func skippedText(r *openood.Report) []string {
+	if len(r.Skipped) == 0 {
+		return nil
+	}
+	const most = 10
+	lines := []string{fmt.Sprintf("%s images were skipped:", thousands(len(r.Skipped)))}
+	for i, s := range r.Skipped {
+		if i == most {
+			lines = append(lines, fmt.Sprintf("  ... and %d more, listed in report.json of --out", len(r.Skipped)-most))
+			break
+		}
+		lines = append(lines, "  "+oneLine(s))
+	}
+	return lines
+}
+
+func costTable(r *openood.Report) string {
+	t := newTable("stage", "images", "wait", "network", "detectors", "all", "images/s")
+	rightAligned(t, 2, 3, 4, 5, 6, 7)
+	var sum openood.Stage
+	row := func(s openood.Stage) {
+		t.AppendRow(table.Row{s.Set, thousands(s.Images), fixed(s.WaitSeconds), fixed(s.NetworkSeconds), fixed(s.DetectorSeconds),
+			fixed(s.Seconds), thousands(int(float64(s.Images) / s.Seconds))})
+	}
+	for _, s := range r.Stages {
+		row(s)
+		sum.Images += s.Images
+		sum.WaitSeconds += s.WaitSeconds
+		sum.NetworkSeconds += s.NetworkSeconds
+		sum.DetectorSeconds += s.DetectorSeconds
+		sum.Seconds += s.Seconds
+	}
+	sum.Set = "all"
+	t.AppendSeparator()
+	row(sum)
+	return t.Render()
+}
+
+func fixed(s float64) string { return fmt.Sprintf("%.2f", s) }
+
+func detectorCost(r *openood.Report) string {
+	var parts []string
+	for _, m := range r.Methods {
+		parts = append(parts, fmt.Sprintf("%s %s + %s", m.Key, fixed(m.Cost.FitSeconds), fixed(m.Cost.ScoreSeconds)))
+	}
+	return "Detectors, fit + score: " + strings.Join(parts, ", ") + "."
+}
