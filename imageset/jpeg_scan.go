@@ -116,8 +116,8 @@ func (d *jpegDecoder) resync(want uint8) error {
 	}
 }
 
-// blockAt calls f for each block of an MCU. Blocks that only pad the picture's
-// edge are decoded and dropped: f gets inside == false for them.
+// eachBlock calls f for each block of an MCU, those that only pad the picture's
+// edge among them.
 func (d *jpegDecoder) eachBlock(x, y int, single bool, f func(c *component, bx, by int) error) error {
 	if single {
 		return f(d.scan[0], x, y)
