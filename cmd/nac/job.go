@@ -30,14 +30,14 @@ type jobFlags struct {
 
 func (j *jobFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringSliceVar(&j.detectors, "detectors", []string{"nac", "msp", "mls", "ebo"}, `detectors, or "all"; see "nac detectors"`)
+	f.StringSliceVar(&j.detectors, "detectors", []string{"nac", "msp", "mls", "ebo"}, "`names` of \"nac detectors\", or all")
 	j.settingsFlags.add(f)
 	f.IntVar(&j.batch, "batch", 64, "images of a batch")
 	f.IntVar(&j.workers, "workers", 0, "processors to use; 0 means all")
-	f.StringVar(&j.kernel, "kernel", "", "instruction set: avx512, avx2 or portable (default: the best here)")
+	f.StringVar(&j.kernel, "kernel", "", "instruction `set`: avx512, avx2 or portable (default: the best here)")
 	f.IntVar(&j.images, "images", 0, "training images to fit on; 0 means the benchmark's number")
 	f.Uint32Var(&j.seed, "seed", 1, "seed for the choice of training images")
-	f.StringVar(&j.out, "out", "", "folder for table.csv, report.json and the scores of every image")
+	f.StringVar(&j.out, "out", "", "`folder` for table.csv, report.json and the scores of every image")
 	f.BoolVar(&j.quiet, "quiet", false, "no progress")
 	complete(cmd, "detectors", detector.Keys)
 	_ = cmd.MarkFlagDirname("out")

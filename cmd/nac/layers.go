@@ -39,8 +39,8 @@ neuron's activation is the sum over the layer's height and width.`,
 }
 
 func addModelFlags(cmd *cobra.Command, name, checkpoint *string) {
-	cmd.Flags().StringVar(name, "arch", "", `architecture, see "nac arch"`)
-	cmd.Flags().StringVar(checkpoint, "checkpoint", "", "weights: PyTorch (.pth, .th, .ckpt) or safetensors")
+	cmd.Flags().StringVar(name, "arch", "", "architecture, a `name` of \"nac arch\"")
+	cmd.Flags().StringVar(checkpoint, "checkpoint", "", "`file` with the weights: PyTorch (.pth, .th, .ckpt) or safetensors")
 	complete(cmd, "arch", arch.Names)
 	_ = cmd.MarkFlagFilename("checkpoint")
 }

@@ -68,7 +68,7 @@ never seen, bags and ankle boots; far-OOD are the digits of MNIST.
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().StringVar(&keep, "keep", "", "also write the built-in files to this new folder")
+	cmd.Flags().StringVar(&keep, "keep", "", "also write the built-in files to this new `folder`")
 	_ = cmd.MarkFlagDirname("keep")
 	return cmd
 }

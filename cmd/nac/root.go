@@ -64,19 +64,30 @@ which needs no data: a small network and a few thousand images are built in.`,
 		fmt.Fprintln(stderr, "nac: interrupted")
 		return exitInterrupted
 	}
-	fmt.Fprintln(stderr, "nac: "+oneLine(err.Error()))
+	message := oneLine(err.Error())
 	if usage := (usageError{}); !began || errors.As(err, &usage) {
-		fmt.Fprintf(stderr, "See %q.\n", cmd.CommandPath()+" --help")
+		fmt.Fprintf(stderr, "nac: %s; see %q\n", message, cmd.CommandPath()+" --help")
 		return exitUsage
 	}
+	fmt.Fprintln(stderr, "nac: "+message)
 	return exitFailure
 }
 
 // oneLine joins the lines of joined errors and of cobra's suggestions.
 func oneLine(message string) string {
-	lines := strings.FieldsFunc(message, func(r rune) bool { return r == '\n' || r == '\r' })
-	for i, l := range lines {
-		lines[i] = strings.TrimSpace(l)
+	var b strings.Builder
+	for line := range strings.Lines(message) {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		if s := b.String(); s != "" {
+			if !strings.HasSuffix(s, "?") && !strings.HasSuffix(s, ":") {
+				b.WriteByte(';')
+			}
+			b.WriteByte(' ')
+		}
+		b.WriteString(line)
 	}
-	return strings.Join(lines, "; ")
+	return b.String()
 }

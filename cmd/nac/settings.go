@@ -29,12 +29,12 @@ type settingsFlags struct {
 }
 
 func (s *settingsFlags) add(f *pflag.FlagSet) {
-	f.StringSliceVar(&s.layers, "layers", nil, `layers that nac reads (default: the benchmark's), see "nac layers"`)
-	f.StringVar(&s.file, "settings", "", "YAML file with detector settings")
-	f.StringSliceVar(&s.m, "M", nil, "nac: thresholds per neuron, for all layers (50) or some (avgpool=50,layer3=500)")
-	f.StringSliceVar(&s.o, "O", nil, "nac: samples that make a bin fully covered, likewise")
-	f.StringSliceVar(&s.alpha, "alpha", nil, "nac: steepness of the sigmoid, likewise")
-	f.StringSliceVar(&s.state, "state", nil, `nac: state function such as "sigmoid(o*g_kl)", likewise`)
+	f.StringSliceVar(&s.layers, "layers", nil, "`names` of the layers that nac reads, see \"nac layers\" (default: the benchmark's)")
+	f.StringVar(&s.file, "settings", "", "YAML `file` with detector settings")
+	f.StringSliceVar(&s.m, "M", nil, "nac: thresholds per neuron for all layers, as `50`, or for some, as avgpool=50,layer3=500")
+	f.StringSliceVar(&s.o, "O", nil, "nac: samples that make a bin fully covered, as `50`, likewise")
+	f.StringSliceVar(&s.alpha, "alpha", nil, "nac: steepness of the sigmoid, as `100`, likewise")
+	f.StringSliceVar(&s.state, "state", nil, "nac: state `function` such as \"sigmoid(o*g_kl)\", likewise")
 	f.Float64Var(&s.temperature, "temperature", 1, "ebo: temperature")
 	s.temperatureWasGiven = func() bool { return f.Changed("temperature") }
 }

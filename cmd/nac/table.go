@@ -139,7 +139,7 @@ func printReport(w io.Writer, r *openood.Report) error {
 	a := r.Accuracy
 	lines := []string{
 		resultTable(r, bold),
-		fmt.Sprintf("%s, %s. ID accuracy %s of %s test images; %s of all %s with validation.",
+		fmt.Sprintf("%s, %s. ID accuracy %s %% of %s test images; %s %% of all %s with validation.",
 			r.Benchmark, r.Network, percent(a.Test), thousands(a.TestImages), percent(a.All()), thousands(a.TestImages+a.ValImages)),
 	}
 	lines = append(lines, conventions...)

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"nac/internal/kernel"
+	"nac/metric"
+	"nac/openood"
+)
+
+// pytorch are the numbers of the same job in PyTorch, Pillow and scikit-learn;
+// see bench/quickstart.
+type pytorch struct {
+	Accuracy map[string]float64
+	SubTrain map[string]float64 `json:"sub_train_auroc"`
+	Results  map[string]map[string]struct {
+		FPR95   float64
+		AUROC   float64
+		AUPRIn  float64 `json:"aupr_in"`
+		AUPROut float64 `json:"aupr_out"`
+	}
+	Scores map[string]map[string][]float64
+}
+
+// listOf maps sets to their lists.
+var listOf = map[string]string{
+	"sub_train": "sub_train_fashion", "val": "val_fashion", "test": "test_fashion",
+	"bag": "test_bag", "ankle_boot": "test_ankle_boot", "mnist": "test_mnist",
+}
+
+// The quickstart's table and scores are those of PyTorch.
+func TestQuickstartAgainstPyTorch(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a network over 4,800 images")
+	}
+	if kernel.Best().Name() == "portable" {
+		t.Skip("the portable kernels take minutes for this; TestBench runs them on fewer images")
+	}
+	data, err := os.ReadFile(filepath.Join("..", "..", "quickstart", "testdata", "pytorch.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want pytorch
+	if err := json.Unmarshal(data, &want); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		of   map[string]string // detector to its name in PyTorch's numbers
+	}{
+		{"default", nil, map[string]string{"nac": "nac", "msp": "msp", "mls": "mls", "ebo": "ebo"}},
+		{"one layer", []string{"--detectors", "nac", "--layers", "avgpool"}, map[string]string{"nac": "nac[avgpool]"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "out")
+			code, stdout, stderr := call(t, append([]string{"quickstart", "--out", dir}, c.args...)...)
+			if code != exitOK {
+				t.Fatalf("exit code %d: %s", code, stderr)
+			}
+			for _, line := range conventions {
+				if !strings.Contains(stdout, line) {
+					t.Errorf("the table comes without %q", line)
+				}
+			}
+			r := readReport(t, dir)
+			if len(r.Methods) != len(c.of) {
+				t.Fatalf("%d detectors, want %d", len(r.Methods), len(c.of))
+			}
+			if a := r.Accuracy; a.Test != want.Accuracy["test_fashion"] || a.Val != want.Accuracy["val_fashion"] || a.Test < 0.88 {
+				t.Errorf("ID accuracy %v, want %v", a, want.Accuracy)
+			}
+			for _, m := range r.Methods {
+				name := c.of[m.Key]
+				if d := math.Abs(m.Overfit.AUROC - (1 - want.SubTrain[name])); d > 5e-4 {
+					t.Errorf("%s: overfitting check %v, want %v", name, m.Overfit.AUROC, 1-want.SubTrain[name])
+				}
+				for _, row := range append(m.Near, m.Far...) {
+					w := want.Results[name][listOf[row.Set]]
+					// FPR@95 counts single images of 1,000.
+					compare(t, name+" "+row.Set, row.Result, metric.Result{FPR95: w.FPR95, AUROC: w.AUROC, AUPRIn: w.AUPRIn, AUPROut: w.AUPROut})
+				}
+				images, off := 0, 0
+				for set, list := range listOf {
+					got := readScores(t, dir, set, m.Key)
+					for i, w := range want.Scores[name][list] {
+						images++
+						// A state within rounding of a bin's edge moves one neuron of an image.
+						if d := math.Abs(got[i] - w); d > 1e-4*math.Abs(w) {
+							off++
+							if m.Key != "nac" || d > 0.01 {
+								t.Errorf("%s: score of image %d of %s is %v, want %v", name, i, list, got[i], w)
+							}
+						}
+					}
+				}
+				t.Logf("%s: %d of %d scores are off by more than 1e-4", name, off, images)
+			}
+		})
+	}
+}
+
+func compare(t *testing.T, what string, got, want metric.Result) {
+	t.Helper()
+	if d := math.Abs(got.FPR95 - want.FPR95); d > 0.001+1e-9 {
+		t.Errorf("%s: FPR@95 %v, want %v", what, got.FPR95, want.FPR95)
+	}
+	for _, m := range measures[1:] {
+		if d := math.Abs(m.of(got) - m.of(want)); !(d < 5e-4) {
+			t.Errorf("%s: %s %v, want %v", what, m.name, m.of(got), m.of(want))
+		}
+	}
+}
+
+func readReport(t *testing.T, dir string) (r openood.Report) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "report.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func readCSV(t *testing.T, path string) [][]string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+func readScores(t *testing.T, dir, set, key string) (values []float64) {
+	t.Helper()
+	rows := readCSV(t, filepath.Join(dir, "scores", set+".csv"))
+	column := -1
+	for i, name := range rows[0] {
+		if name == key {
+			column = i
+		}
+	}
+	if column < 0 {
+		t.Fatalf("%s: no column %s in %v", set, key, rows[0])
+	}
+	for _, row := range rows[1:] {
+		v, err := strconv.ParseFloat(row[column], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		values = append(values, v)
+	}
+	return values
+}
