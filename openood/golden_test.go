@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"nac/arch"
+	"nac/coverage"
 	"nac/detector"
 	"nac/imageset"
 	"nac/internal/safetensors"
@@ -106,16 +107,18 @@ func newSetup(t *testing.T, architecture, checkpoint string) setup {
 	return s
 }
 
-// From the reference's own pixels everything after decoding must agree.
-func TestRealNetworksFromPixels(t *testing.T) {
-	pixels, err := safetensors.Read(shareddata.Path(t, "golden", "real_cifar10_pixels.safetensors"))
+// realPixels returns a function that returns a set's images, normalised, from
+// the pixels that the reference decoded.
+func realPixels(t *testing.T) func(t *testing.T, set string) (images []float32, n int) {
+	t.Helper()
+	file, err := safetensors.Read(shareddata.Path(t, "golden", "real_cifar10_pixels.safetensors"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pixels.Close()
-	dir := shareddata.Unpacked(t)
-	source := func(name string) Source {
-		data, shape, err := pixels.Uint8s(name)
+	t.Cleanup(func() { file.Close() })
+	return func(t *testing.T, set string) ([]float32, int) {
+		t.Helper()
+		data, shape, err := file.Uint8s(set + ".pixels")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +128,17 @@ func TestRealNetworksFromPixels(t *testing.T) {
 			c := i / plane % 3
 			images[i] = (float32(v)/255 - imageNetMean[c]) / imageNetStd[c]
 		}
-		return Tensors(name, images, make([]int, shape[0]), 64)
+		return images, shape[0]
+	}
+}
+
+// From the reference's own pixels everything after decoding must agree.
+func TestRealNetworksFromPixels(t *testing.T) {
+	pixels := realPixels(t)
+	dir := shareddata.Unpacked(t)
+	source := func(t *testing.T, name string) Source {
+		images, n := pixels(t, name)
+		return Tensors(name, images, make([]int, n), 64)
 	}
 	for _, net := range realNetworks {
 		t.Run(net.arch, func(t *testing.T) {
@@ -136,18 +149,12 @@ func TestRealNetworksFromPixels(t *testing.T) {
 			defer want.Close()
 			s := newSetup(t, net.arch, filepath.Join(dir, "checkpoints", net.checkpoint))
 			data := &Data{
-				Train: source("main_train"), Val: source("val"), Test: source("val"),
-				Near: []Images{{"ood_val", source("ood_val")}},
+				Train: source(t, "main_train"), Val: source(t, "val"), Test: source(t, "val"),
+				Near: []Images{{"ood_val", source(t, "ood_val")}},
 			}
 			report, err := Run(context.Background(), data, s.network, s.extract, s.methods, nil)
 			if err != nil {
 				t.Fatal(err)
-			}
-			for _, set := range report.Scores {
-				if set.Set == "test" {
-					continue
-				}
-				compareScores(t, set.Set, set.Scores[0].Values, float32s(t, want, set.Set+".score"))
 			}
 			// The tables that the reference's scores and logits give.
 			k := s.model.Classes
@@ -203,26 +210,156 @@ func widen(v []float32) []float64 {
 	return w
 }
 
-// compareScores allows one image in 200 to have a neuron that lies within
-// rounding of a bin's edge.
-func compareScores(t *testing.T, set string, got []float64, want []float32) {
+// rounding is by how much float32 may move a pooled gradient, relative to the
+// largest of its layer: the tolerance that extraction itself is held to. (States
+// are a hundred times more exact and make no difference.)
+const rounding = 3e-5
+
+// band is what a layer's scores may be if every gradient is moved by rounding.
+// A state within rounding of a bin's edge may fall on either side, and a training
+// state that does changes what all images with that bin score. The reference's own
+// float32 scores differ from those of a float64 run by more than 1e-4 in one image
+// of nine for this reason.
+type band struct {
+	settings  coverage.LayerSettings
+	channels  int
+	low, high []int // counts, [channel][bin]
+}
+
+func moved(g []float32, by float64) []float32 {
+	top := 0.0
+	for _, v := range g {
+		top = max(top, math.Abs(float64(v)))
+	}
+	m := make([]float32, len(g))
+	for i, v := range g {
+		m[i] = float32(float64(v) + by*top)
+	}
+	return m
+}
+
+// edges returns the bins of each state moved down and up.
+func edges(t *testing.T, s coverage.LayerSettings, states arch.LayerStates, n int) (a, b []int32) {
 	t.Helper()
-	if len(got) != len(want) {
-		t.Fatalf("%s: %d scores, want %d", set, len(got), len(want))
+	l, err := coverage.NewLayer(s, states.Channels)
+	if err != nil {
+		t.Fatal(err)
 	}
-	off := 0
-	for i, w := range want {
-		d := math.Abs(got[i] - float64(w))
-		if d > 0.01 {
-			t.Errorf("%s: score of image %d is %v, want %v", set, i, got[i], w)
-		}
-		if d > 1e-4*math.Abs(float64(w)) {
-			off++
+	a, b = make([]int32, n*states.Channels), make([]int32, n*states.Channels)
+	if err := l.Bins(states.Z, moved(states.G, -rounding), n, a); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Bins(states.Z, moved(states.G, rounding), n, b); err != nil {
+		t.Fatal(err)
+	}
+	for i := range a {
+		a[i], b[i] = min(a[i], b[i]), max(a[i], b[i])
+	}
+	return a, b
+}
+
+func newBand(t *testing.T, s coverage.LayerSettings, train arch.LayerStates, n int) *band {
+	d := &band{settings: s, channels: train.Channels}
+	d.low, d.high = make([]int, s.M*d.channels), make([]int, s.M*d.channels)
+	a, b := edges(t, s, train, n)
+	for i := range a {
+		c := i % d.channels
+		for bin := max(a[i], 0); bin <= b[i]; bin++ {
+			d.high[c*s.M+int(bin)]++
+			if a[i] == b[i] {
+				d.low[c*s.M+int(bin)]++
+			}
 		}
 	}
-	t.Logf("%s: %d of %d scores are off by more than 1e-4", set, off, len(want))
-	if off*200 > len(want) {
-		t.Errorf("%s: %d of %d scores are off, at most one in 200 may be", set, off, len(want))
+	return d
+}
+
+// add adds the least and the greatest score of each image, times weight.
+func (d *band) add(t *testing.T, states arch.LayerStates, weight float64, low, high []float64) {
+	a, b := edges(t, d.settings, states, len(low))
+	for i := range a {
+		c := i % d.channels
+		least, most := 1.0, 0.0
+		for bin := a[i]; bin <= b[i]; bin++ {
+			l, h := 0.0, 0.0
+			if bin >= 0 {
+				l = min(float64(d.low[c*d.settings.M+int(bin)])/float64(d.settings.O), 1)
+				h = min(float64(d.high[c*d.settings.M+int(bin)])/float64(d.settings.O), 1)
+			}
+			least, most = min(least, l), max(most, h)
+		}
+		low[i/d.channels] += weight * least / float64(d.channels)
+		high[i/d.channels] += weight * most / float64(d.channels)
+	}
+}
+
+// A unit whose ReLU input is zero to rounding passes its whole gradient or none,
+// which moves a pooled gradient by more than rounding. PyTorch's float32 run
+// differs from its float64 run for this reason in 13 of the 1,000 val images, and
+// the reference's and ours are two such runs.
+const (
+	flipped = 1.0 / 40 // at most of the images
+	flip    = 0.02     // and their scores by no more than that: a neuron of layer1 is 1/64
+)
+
+// TestRealScoresFromPixels compares NAC's score of every image: equal to 1e-4
+// where no state lies near an edge, else within what those states allow.
+func TestRealScoresFromPixels(t *testing.T) {
+	pixels := realPixels(t)
+	dir := shareddata.Unpacked(t)
+	for _, net := range realNetworks {
+		t.Run(net.arch, func(t *testing.T) {
+			want, err := safetensors.Read(shareddata.Path(t, "golden", net.golden+".safetensors"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer want.Close()
+			s := newSetup(t, net.arch, filepath.Join(dir, "checkpoints", net.checkpoint))
+			b, err := Lookup("cifar10")
+			if err != nil {
+				t.Fatal(err)
+			}
+			run := func(set string) *arch.Batch {
+				images, n := pixels(t, set)
+				e, err := s.model.NewExtractor(arch.Request{Layers: b.LayerNames(), Gradients: true}, n, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				out, err := e.Run(images, n)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return out
+			}
+			train := run("main_train")
+			var bands []*band
+			for i, settings := range b.LayerSettings(b.LayerNames()) {
+				bands = append(bands, newBand(t, settings, train.States[i], train.N))
+			}
+			for _, set := range []string{"val", "ood_val"} {
+				scores := float32s(t, want, set+".score")
+				out := run(set)
+				low, high := make([]float64, out.N), make([]float64, out.N)
+				for i, d := range bands {
+					d.add(t, out.States[i], 1/float64(len(bands)), low, high)
+				}
+				width, off := 0.0, 0
+				for i, w := range scores {
+					w := float64(w)
+					width += (high[i] - low[i]) / float64(len(scores))
+					if outside := max(low[i]-w, w-high[i]); outside > 1e-4*w {
+						off++
+						if outside > flip {
+							t.Errorf("%s: score of image %d is between %v and %v, want %v", set, i, low[i], high[i], w)
+						}
+					}
+				}
+				t.Logf("%s: %d of %d scores are outside; mean width %.2g", set, off, len(scores), width)
+				if float64(off) > flipped*float64(len(scores)) {
+					t.Errorf("%s: %d of %d scores are off, at most one in %v may be", set, off, len(scores), 1/flipped)
+				}
+			}
+		})
 	}
 }
 
