@@ -6,8 +6,8 @@
 #
 # The test binary is the only program of a small Linux that the Bochs emulator
 # boots; its output appears as it is written, and its exit code is this script's.
-# Bochs executes some ten million instructions a second: choose tests with
-# -test.run. Needs Debian's (or Ubuntu's) bochs, bochs-term, isolinux,
+# Debian's Bochs executes some 20 million instructions a second: choose tests
+# with -test.run. Needs Debian's (or Ubuntu's) bochs, bochs-term, isolinux,
 # syslinux-common, genisoimage and cpio; the kernel is taken from the package
 # archive without being installed.
 #
@@ -15,6 +15,8 @@
 #   NAC_EMULATE_CPU    a Bochs CPU model, default corei7_skylake_x; corei7_haswell_4770 has AVX2 only
 #   NAC_EMULATE_FILES  files to take along, relative to $NAC_SHARED; tests find them there
 #   NAC_EMULATE_ENV    more variables for the test, one a line
+#   NAC_EMULATE_BOCHS  a Bochs of one's own instead of Debian's (see README.md)
+#   NAC_EMULATE_BIOS   its folder bios, of BIOS images
 #   NAC_EMULATE_LIMIT  seconds until the machine is switched off, default 1800
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -27,13 +29,14 @@ shared=${NAC_SHARED:-../shared}
 isolinux=${ISOLINUX:-/usr/lib/ISOLINUX/isolinux.bin}
 ldlinux=${LDLINUX:-/usr/lib/syslinux/modules/bios/ldlinux.c32}
 
-for tool in bochs genisoimage cpio script dpkg-deb; do
+emulator=${NAC_EMULATE_BOCHS:-bochs}
+for tool in "$emulator" genisoimage cpio script dpkg-deb; do
   command -v "$tool" >/dev/null || { echo "emulate: $tool is missing: apt-get install bochs bochs-term isolinux syslinux-common genisoimage cpio bsdutils" >&2; exit 2; }
 done
 mkdir -p "$cache"
 work=$(mktemp -d "$cache/run.XXXXXX")
-bochs=
-trap '[[ -z "$bochs" ]] || kill "$bochs" 2>/dev/null || true; rm -rf "$work"' EXIT
+running=
+trap '[[ -z "$running" ]] || kill "$running" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 if [[ ! -s "$cache/vmlinuz" ]]; then
   name=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -1)
@@ -75,17 +78,27 @@ CONFIG
 genisoimage -quiet -R -b isolinux/isolinux.bin -c isolinux/boot.cat -no-emul-boot \
   -boot-load-size 4 -boot-info-table -o "$work/cd.iso" "$work/cd"
 
+bios=/usr/share/bochs/BIOS-bochs-latest vgabios=/usr/share/vgabios/vgabios.bin display=term
+if [[ -n "${NAC_EMULATE_BIOS:-}" ]]; then
+  bios=$NAC_EMULATE_BIOS/BIOS-bochs-latest vgabios=$NAC_EMULATE_BIOS/VGABIOS-lgpl/VGABIOS-lgpl-latest.bin display=nogui
+fi
+start=
+if "$emulator" --help 2>&1 | grep -q -- ' -rc '; then
+  # Debian's Bochs has its debugger built in and waits for a command.
+  echo c >"$work/start"
+  start="-rc start"
+fi
 cat >"$work/bochsrc" <<CONFIG
 megs: 1024
 cpu: model=$cpu, count=1, ips=50000000, reset_on_triple_fault=0
-romimage: file=/usr/share/bochs/BIOS-bochs-latest
-vgaromimage: file=/usr/share/vgabios/vgabios.bin
+romimage: file=$bios
+vgaromimage: file=$vgabios
 ata0: enabled=1
 ata0-master: type=cdrom, path=$work/cd.iso, status=inserted
 boot: cdrom
 clock: sync=none, time0=local
 com1: enabled=1, mode=file, dev=$work/serial
-display_library: term
+display_library: $display
 log: $work/log
 panic: action=fatal
 error: action=report
@@ -94,16 +107,13 @@ debug: action=ignore
 speaker: enabled=0
 CONFIG
 
-# Debian's Bochs has its debugger built in and waits for a command; to one
-# without, the option is unknown.
-echo c >"$work/start"
 touch "$work/serial"
 # Bochs insists on a terminal; script gives it one that nobody sees.
-(cd "$work" && TERM=vt100 exec timeout "${NAC_EMULATE_LIMIT:-1800}" script -qec "bochs -q -f bochsrc -rc start" /dev/null >/dev/null 2>&1 </dev/null) &
-bochs=$!
-tail -n +1 -f --pid="$bochs" "$work/serial" | stdbuf -oL tr -d '\r' || true
-wait "$bochs" || true
-bochs=
+(cd "$work" && TERM=vt100 exec timeout "${NAC_EMULATE_LIMIT:-1800}" script -qec "$emulator -q -f bochsrc $start" /dev/null >/dev/null 2>&1 </dev/null) &
+running=$!
+tail -n +1 -f --pid="$running" "$work/serial" | stdbuf -oL tr -d '\r' || true
+wait "$running" || true
+running=
 code=$(tr -d '\r' <"$work/serial" | sed -n 's/^emulate: exit \([0-9]*\)$/\1/p' | tail -1)
 if [[ -z "$code" ]]; then
   cp "$work/log" "$cache/log"
