@@ -2,12 +2,13 @@ package nn
 
 import "nac/internal/kernel"
 
-// winogradJob is a 3x3 convolution of stride 1 by F(2x2,3x3), a block of patches
-// at a time: transform the patches, sixteen matrix products, transform back.
+// winogradJob is a 3x3 convolution of stride 1 by F(2x2,3x3) or F(4x4,3x3), a
+// block of patches at a time: transform the patches, a matrix product for each
+// plane, transform back.
 type winogradJob struct {
 	epilogue
 	in, out *buffer
-	kernel  *kernel.Set
+	form    kernel.Winograd
 	tile    kernel.Tile
 	// weights is [group][plane][panel][cin][tile.Width]; a group is as many output
 	// channels as are transformed back together.
@@ -28,7 +29,7 @@ type winogradJob struct {
 	sumsSize  int // the same of products
 }
 
-// patch is one place of an image: offsets in floats, and how many of the 2x2
+// patch is one place of an image: offsets in floats, and how many of its result's
 // pixels there are.
 type patch struct {
 	in, out    int
@@ -39,31 +40,47 @@ type patch struct {
 // repay, measured.
 const winogradChannels = 32
 
-// winogradPatches is the least number of patches: Winograd's filters are 16/9
-// larger, and for fewer patches reading them costs more than it saves.
-const winogradPatches = 24
-
-// winograd reports whether a convolution between the layouts is done by
-// winogradJob, for chunks of up to the given number of images.
-func winograd(k ConvShape, in, out *geometry, chunk int) bool {
-	return k.Size == 3 && k.Stride == 1 && k.Pad <= 2 &&
-		in.channels >= winogradChannels && out.channels >= winogradChannels &&
-		in.height >= 4 && in.width >= 4 &&
-		chunk*((out.height+1)/2)*((out.width+1)/2) >= winogradPatches
+// winogradOutputs returns m if a convolution between the layouts is to be done by
+// F(m x m, 3x3), for chunks of up to the given number of images, or 0 if in the
+// direct form. The choice is the least of estimated times: arithmetic, and
+// reading the filters, which grow from 9 to 16 or 36 values, once a block. Largest
+// is the greatest m allowed.
+func winogradOutputs(k ConvShape, in, out *geometry, chunk, largest int) int {
+	if k.Size != 3 || k.Stride != 1 || k.Pad > 2 || in.height < 4 || in.width < 4 ||
+		in.channels < winogradChannels || out.channels < winogradChannels {
+		return 0
+	}
+	pairs := float64(in.stride * out.stride)
+	// A core multiplies and adds at 40 G/s where it reads 4 G floats/s from the
+	// third-level cache and moves 8 G/s in the transforms.
+	cost := func(planes, rows int) float64 {
+		rows = (chunk*rows + kernel.Rows - 1) / kernel.Rows * kernel.Rows
+		return float64(planes) * pairs * (float64(rows) + 10)
+	}
+	best, least := 0, cost(9, out.height*out.width)
+	for m := 2; m <= largest; m += 2 {
+		side := (m + 2) * (m + 2)
+		patches := ((out.height + m - 1) / m) * ((out.width + m - 1) / m)
+		c := cost(side, patches) + 5*float64(side*chunk*patches*(in.stride+out.stride))
+		if c < least {
+			best, least = m, c
+		}
+	}
+	return best
 }
 
 // growWinograd makes the border that patches of in read.
-func growWinograd(pad int, in, out *geometry) {
-	reach := func(size int) int { return (size+1)/2*2 + 1 - pad }
+func growWinograd(m, pad int, in, out *geometry) {
+	reach := func(size int) int { return (size+m-1)/m*m + 1 - pad }
 	in.grow(-pad, reach(out.height), -pad, reach(out.width))
 }
 
 // newWinogradJob plans out = conv(in) with the filters given by output and input
 // channel.
-func newWinogradJob(k *kernel.Set, in, out *buffer, pad int, filter func(o, i int) *[9]float32) *winogradJob {
+func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, filter func(o, i int) *[9]float32) *winogradJob {
 	ig, og := in.geom, out.geom
 	j := &winogradJob{
-		in: in, out: out, kernel: k, cin: ig.stride,
+		in: in, out: out, form: k.Winograd(m), cin: ig.stride,
 		inImage: ig.image(), outImage: og.image(),
 		inRow: 4 * int64(ig.row()), inPixel: 4 * int64(ig.stride),
 		outRow: 4 * int64(og.row()), outPixel: 4 * int64(og.stride),
@@ -74,29 +91,31 @@ func newWinogradJob(k *kernel.Set, in, out *buffer, pad int, filter func(o, i in
 	}
 	j.groups = og.stride / j.group
 	j.tile = k.Tile(j.group)
-	w := j.tile.Width
+	w, planes := j.tile.Width, j.form.Planes()
 	j.panels = j.group / w
-	j.block = min(max(winogradBytes/(4*kernel.WinogradPlanes*(j.cin+j.group)), 24), 96) / kernel.Rows * kernel.Rows
-	// A line more from plane to plane: else all sixteen might compete for the
-	// same cache set.
+	j.block = min(max(winogradBytes/(4*planes*(j.cin+j.group)), 24), 96) / kernel.Rows * kernel.Rows
+	// A line more from plane to plane: else all might compete for the same cache
+	// set.
 	j.planeSize = j.block*j.cin + 16
 	j.sumsSize = j.block*j.group + 16
 
 	panelSize := j.cin * w
-	j.weights = kernel.Aligned(j.groups * kernel.WinogradPlanes * j.panels * panelSize)
+	j.weights = kernel.Aligned(j.groups * planes * j.panels * panelSize)
+	u := make([]float32, planes)
 	for o := range og.channels {
 		g, p, lane := o/j.group, o%j.group/w, o%w
 		for i := range ig.channels {
-			for plane, u := range kernel.WinogradFilter(filter(o, i)) {
-				j.weights[((g*kernel.WinogradPlanes+plane)*j.panels+p)*panelSize+i*w+lane] = u
+			j.form.Filter(filter(o, i), u)
+			for plane, u := range u {
+				j.weights[((g*planes+plane)*j.panels+p)*panelSize+i*w+lane] = u
 			}
 		}
 	}
-	for y := 0; y < og.height; y += 2 {
-		for x := 0; x < og.width; x += 2 {
+	for y := 0; y < og.height; y += m {
+		for x := 0; x < og.width; x += m {
 			j.patches = append(j.patches, patch{
 				in: ig.offset(y-pad, x-pad), out: og.offset(y, x),
-				rows: int64(min(2, og.height-y)), cols: int64(min(2, og.width-x)),
+				rows: int64(min(m, og.height-y)), cols: int64(min(m, og.width-x)),
 			})
 		}
 	}
@@ -151,8 +170,8 @@ func (s *winogradScratch) grow(jobs []job) {
 	patches, sums, tiles := 0, 0, 0
 	for _, j := range jobs {
 		if w, ok := j.(*winogradJob); ok {
-			patches = max(patches, kernel.WinogradPlanes*w.planeSize)
-			sums = max(sums, kernel.WinogradPlanes*w.sumsSize)
+			patches = max(patches, w.form.Planes()*w.planeSize)
+			sums = max(sums, w.form.Planes()*w.sumsSize)
 			tiles = max(tiles, w.block/kernel.Rows)
 		}
 	}
@@ -174,7 +193,7 @@ func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
 	for t := range count {
 		input.In = &in[image*j.inImage+j.patches[p].in]
 		input.Out = &s.patches[t*j.cin]
-		j.kernel.WinogradInput(input)
+		j.form.Input(input)
 		if p++; p == len(j.patches) {
 			p, image = 0, image+1
 		}
@@ -194,10 +213,10 @@ func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
 		InOff: &s.in[0], OutOff: &s.out[0], Count: int64(tiles),
 	}
 	for g := part * j.groups / parts; g < (part+1)*j.groups/parts; g++ {
-		for plane := range kernel.WinogradPlanes {
+		for plane := range j.form.Planes() {
 			a.In = &s.patches[plane*j.planeSize]
 			for panel := range j.panels {
-				a.Weights = &j.weights[((g*kernel.WinogradPlanes+plane)*j.panels+panel)*panelSize]
+				a.Weights = &j.weights[((g*j.form.Planes()+plane)*j.panels+panel)*panelSize]
 				a.Out = &s.sums[plane*j.sumsSize+panel*j.tile.Width]
 				j.tile.Run(a)
 			}
@@ -229,7 +248,7 @@ func (j *winogradJob) transformBack(ws *workspace, s *winogradScratch, first, co
 			output.Mask = &ws.slabs[j.mask.slab][o]
 		}
 		output.Rows, output.Cols = at.rows, at.cols
-		j.kernel.WinogradOutput(output)
+		j.form.Output(output)
 		if p++; p == len(j.patches) {
 			p, image = 0, image+1
 		}

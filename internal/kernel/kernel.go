@@ -78,11 +78,9 @@ type Tile struct {
 
 // Set is the kernels of one instruction set.
 type Set struct {
-	name  string
-	tiles []Tile // widest first
-	// The transforms of Winograd's convolution.
-	winogradInput  func(*WinogradInput)
-	winogradOutput func(*WinogradOutput)
+	name     string
+	tiles    []Tile      // widest first
+	winograd [2]Winograd // of 2 and 4 outputs
 }
 
 // Name is "avx512", "avx2" or "portable".

@@ -2,7 +2,7 @@ package kernel
 
 import "unsafe"
 
-var portable = &Set{name: "portable", tiles: []Tile{{Width: portableWidth, Run: tile6x16}}, winogradInput: winogradInput, winogradOutput: winogradOutput}
+var portable = &Set{name: "portable", tiles: []Tile{{Width: portableWidth, Run: tile6x16}}, winograd: portableWinograd}
 
 const portableWidth = 16
 

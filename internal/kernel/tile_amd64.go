@@ -22,10 +22,18 @@ func winogradInputAVX2(a *WinogradInput)
 //go:noescape
 func winogradOutputAVX2(a *WinogradOutput)
 
-// The transforms move memory and hardly compute: wider vectors would gain little.
+//go:noescape
+func winograd4InputAVX2(a *WinogradInput)
+
+//go:noescape
+func winograd4OutputAVX2(a *WinogradOutput)
+
 var (
-	avx2   = &Set{name: "avx2", tiles: []Tile{{16, tile6x16AVX2}}, winogradInput: winogradInputAVX2, winogradOutput: winogradOutputAVX2}
-	avx512 = &Set{name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tile6x32AVX512}, {16, tile6x16AVX512}}, winogradInput: winogradInputAVX2, winogradOutput: winogradOutputAVX2}
+	// The transforms move memory and hardly compute: wider vectors would gain little.
+	avx2Winograd = [2]Winograd{{2, winogradInputAVX2, winogradOutputAVX2}, {4, winograd4InputAVX2, winograd4OutputAVX2}}
+
+	avx2   = &Set{name: "avx2", tiles: []Tile{{16, tile6x16AVX2}}, winograd: avx2Winograd}
+	avx512 = &Set{name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tile6x32AVX512}, {16, tile6x16AVX512}}, winograd: avx2Winograd}
 )
 
 func machineSets() []*Set {

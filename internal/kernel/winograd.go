@@ -2,20 +2,36 @@ package kernel
 
 import "unsafe"
 
-// Winograd's minimal filtering F(2x2,3x3) (Lavin and Gray, 2016) turns a 3x3
-// convolution of stride 1 into sixteen matrix products over 4x4 patches that
-// overlap by two: 16 multiplications where there were 36. The products are
-// tiles; here are the transforms around them.
+// Winograd is one of Winograd's minimal filtering algorithms F(m x m, 3x3) (Lavin
+// and Gray, 2016). It turns a 3x3 convolution of stride 1 into a matrix product
+// for each position of patches of (m+2)x(m+2) that overlap by two. F(2x2) has 16
+// multiplications for 4 pixels, F(4x4) 36 for 16, where the plain form has 9 for
+// each. The products are tiles; here are the transforms around them.
+type Winograd struct {
+	// Outputs is m, the side of a patch's result.
+	Outputs int
+	// Input and Output run the transforms.
+	Input  func(*WinogradInput)
+	Output func(*WinogradOutput)
+}
 
-// WinogradPlanes is the number of matrix products.
-const WinogradPlanes = 16
+// Side is the side of a patch.
+func (w Winograd) Side() int { return w.Outputs + 2 }
 
-// WinogradInput are the arguments of the input transform of one 4x4 patch d,
-// channel by channel:
+// Planes is the number of matrix products.
+func (w Winograd) Planes() int { return w.Side() * w.Side() }
+
+// WinogradInput are the arguments of the input transform of one patch d, channel
+// by channel:
 //
-//	t[0], t[1], t[2], t[3] = d[0]-d[2], d[1]+d[2], d[2]-d[1], d[1]-d[3]      // rows
-//	v[i][0], ... = t[i][0]-t[i][2], t[i][1]+t[i][2], t[i][2]-t[i][1], t[i][1]-t[i][3]
-//	Out[(4*i+j)*Plane+c] = v[i][j]
+//	t = side of each column of d, v = side of each row of t
+//	Out[(Side*i+j)*Plane+c] = v[i][j]
+//
+// where the side of six or four values is, for F(2x2) and F(4x4),
+//
+//	d0-d2, d1+d2, d2-d1, d1-d3
+//	(ab)^2 d0 - (a^2+b^2) d2 + d4, (d4 - b^2 d2) +- a (d3 - b^2 d1),
+//	(d4 - a^2 d2) +- b (d3 - a^2 d1), (ab)^2 d1 - (a^2+b^2) d3 + d5
 //
 // Row, Pixel and Plane are strides in bytes. Channels is a multiple of Lanes.
 type WinogradInput struct {
@@ -25,12 +41,16 @@ type WinogradInput struct {
 	Channels   int64
 }
 
-// WinogradOutput are the arguments of the output transform of the sixteen
-// products m of one patch to 2x2 pixels y, channel by channel:
+// WinogradOutput are the arguments of the output transform of the products m
+// of one patch to its pixels y, channel by channel:
 //
-//	s[0], s[1] = m[0]+m[1]+m[2], m[1]-m[2]-m[3]                              // rows
-//	y[i][0], y[i][1] = s[i][0]+s[i][1]+s[i][2], s[i][1]-s[i][2]-s[i][3]
-//	y += Bias; y += Out if Accumulate; y += Res; ReLU; Mask                   // as in TileArgs
+//	s = side of each column of m, y = side of each row of s
+//	y += Bias; y += Out if Accumulate; y += Res; ReLU; Mask      // as in TileArgs
+//
+// where the side of six or four values is, for F(2x2) and F(4x4),
+//
+//	m0+m1+m2, m1-m2-m3
+//	m0 + p + q, a r + b s, a^2 p + b^2 q, a^3 r + b^3 s + m5     // p, r = m1+-m2; q, s = m3+-m4
 //
 // In is [plane][channel] with Plane bytes between planes; Out, Res and Mask
 // have Row and Pixel bytes between rows and pixels. Only the first Rows x Cols of
@@ -46,103 +66,173 @@ type WinogradOutput struct {
 	Flags      int64
 }
 
-// WinogradInput runs the input transform.
-func (s *Set) WinogradInput(a *WinogradInput) { s.winogradInput(a) }
+// Winograd returns F(m x m, 3x3) for m of 2 or 4.
+func (s *Set) Winograd(m int) Winograd { return s.winograd[m/2-1] }
 
-// WinogradOutput runs the output transform.
-func (s *Set) WinogradOutput(a *WinogradOutput) { s.winogradOutput(a) }
+// The points of F(4x4) beside 0 and infinity are +-pointA and +-pointB. Rounding
+// grows with the spread of their powers: these leave a third of the error of the
+// customary 1 and 2, and all constants are exact.
+const (
+	pointA, pointB = 0.625, 1.5
+	squareA        = pointA * pointA
+	squareB        = pointB * pointB
+)
 
-// WinogradFilter transforms one 3x3 filter g, row-major, in float64 as the
-// transforms above need it.
-func WinogradFilter(g *[9]float32) (u [WinogradPlanes]float32) {
-	side := func(a, b, c float64) [4]float64 {
-		return [4]float64{a, (a + b + c) / 2, (a - b + c) / 2, c}
+// Filter transforms one 3x3 filter g, row-major, in float64 as the transforms
+// above need it, into Planes values of u.
+func (w Winograd) Filter(g *[9]float32, u []float32) {
+	side := func(a, b, c float64) [6]float64 {
+		return [6]float64{a, (a + b + c) / 2, (a - b + c) / 2, c}
 	}
-	var rows [4][3]float64
+	if w.Outputs == 4 {
+		side = func(a, b, c float64) [6]float64 {
+			const na, nb = 2 * squareA * (squareA - squareB), 2 * squareB * (squareB - squareA)
+			ea, oa, eb, ob := a+squareA*c, pointA*b, a+squareB*c, pointB*b
+			return [6]float64{a / (squareA * squareB), (ea + oa) / na, (ea - oa) / na, (eb + ob) / nb, (eb - ob) / nb, c}
+		}
+	}
+	n := w.Side()
+	var columns [3][6]float64
 	for x := range 3 {
-		for i, v := range side(float64(g[x]), float64(g[3+x]), float64(g[6+x])) {
-			rows[i][x] = v
+		columns[x] = side(float64(g[x]), float64(g[3+x]), float64(g[6+x]))
+	}
+	for i := range n {
+		row := side(columns[0][i], columns[1][i], columns[2][i])
+		for j := range n {
+			u[n*i+j] = float32(row[j])
 		}
 	}
-	for i, r := range rows {
-		for j, v := range side(r[0], r[1], r[2]) {
-			u[4*i+j] = float32(v)
-		}
-	}
-	return u
 }
 
 func at(p *float32, byteOffset int64, n int64) []float32 {
 	return unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(p), byteOffset)), n)
 }
 
-func winogradInput(a *WinogradInput) {
-	n := a.Channels
-	for i := range int64(4) {
-		// Row i of the half-transformed patch is row p plus or minus row q.
-		p, q, sign := [4]int64{0, 1, 2, 1}[i], [4]int64{2, 2, 1, 3}[i], [4]float32{-1, 1, -1, -1}[i]
-		p0, p1, p2, p3 := at(a.In, p*a.Row, n), at(a.In, p*a.Row+a.Pixel, n), at(a.In, p*a.Row+2*a.Pixel, n), at(a.In, p*a.Row+3*a.Pixel, n)
-		q0, q1, q2, q3 := at(a.In, q*a.Row, n), at(a.In, q*a.Row+a.Pixel, n), at(a.In, q*a.Row+2*a.Pixel, n), at(a.In, q*a.Row+3*a.Pixel, n)
-		o0, o1, o2, o3 := at(a.Out, 4*i*a.Plane, n), at(a.Out, (4*i+1)*a.Plane, n), at(a.Out, (4*i+2)*a.Plane, n), at(a.Out, (4*i+3)*a.Plane, n)
-		for c := range p0 {
-			t0, t1, t2, t3 := p0[c]+sign*q0[c], p1[c]+sign*q1[c], p2[c]+sign*q2[c], p3[c]+sign*q3[c]
-			o0[c], o1[c], o2[c], o3[c] = t0-t2, t1+t2, t2-t1, t1-t3
+// winogradInput is the formula of WinogradInput in portable Go.
+func winogradInput(a *WinogradInput, n int, side func(d *[6]float32)) {
+	var patch [6][6][]float32
+	for y := range n {
+		for x := range n {
+			patch[y][x] = at(a.In, int64(y)*a.Row+int64(x)*a.Pixel, a.Channels)
+		}
+	}
+	var out [6][6][]float32
+	for y := range n {
+		for x := range n {
+			out[y][x] = at(a.Out, int64(n*y+x)*a.Plane, a.Channels)
+		}
+	}
+	for c := range a.Channels {
+		var t [6][6]float32 // by column of the patch
+		for x := range n {
+			for y := range n {
+				t[x][y] = patch[y][x][c]
+			}
+			side(&t[x])
+		}
+		for y := range n {
+			var v [6]float32
+			for x := range n {
+				v[x] = t[x][y]
+			}
+			side(&v)
+			for x := range n {
+				out[y][x][c] = v[x]
+			}
 		}
 	}
 }
 
-func winogradOutput(a *WinogradOutput) {
-	n := a.Channels
-	for row := range a.Rows {
-		for col := range a.Cols {
-			off := row*a.Row + col*a.Pixel
-			out := at(a.Out, off, n)
-			var bias, res, mask []float32
-			if a.Bias != nil {
-				bias = at(a.Bias, 0, n)
-			}
+// winogradOutput is the formula of WinogradOutput in portable Go.
+func winogradOutput(a *WinogradOutput, n int, side func(m *[6]float32)) {
+	var in [6][6][]float32
+	for y := range n {
+		for x := range n {
+			in[y][x] = at(a.In, int64(n*y+x)*a.Plane, a.Channels)
+		}
+	}
+	var out, res, mask [4][4][]float32
+	for y := range a.Rows {
+		for x := range a.Cols {
+			off := y*a.Row + x*a.Pixel
+			out[y][x] = at(a.Out, off, a.Channels)
 			if a.Res != nil {
-				res = at(a.Res, off, n)
+				res[y][x] = at(a.Res, off, a.Channels)
 			}
 			if a.Mask != nil {
-				mask = at(a.Mask, off, n)
+				mask[y][x] = at(a.Mask, off, a.Channels)
 			}
-			var m [4][4][]float32
-			for i := range m {
-				for j := range m[i] {
-					m[i][j] = at(a.In, int64(4*i+j)*a.Plane, n)
-				}
+		}
+	}
+	var bias []float32
+	if a.Bias != nil {
+		bias = at(a.Bias, 0, a.Channels)
+	}
+	for c := range a.Channels {
+		var s [6][6]float32 // by column of the products
+		for x := range n {
+			for y := range n {
+				s[x][y] = in[y][x][c]
 			}
-			for c := range out {
-				side := func(j int) float32 {
-					if row == 0 {
-						return m[0][j][c] + m[1][j][c] + m[2][j][c]
-					}
-					return m[1][j][c] - m[2][j][c] - m[3][j][c]
-				}
-				var y float32
-				if col == 0 {
-					y = side(0) + side(1) + side(2)
-				} else {
-					y = side(1) - side(2) - side(3)
-				}
+			side(&s[x])
+		}
+		for row := range a.Rows {
+			var t [6]float32
+			for x := range n {
+				t[x] = s[x][row]
+			}
+			side(&t)
+			for col := range a.Cols {
+				y := t[col]
 				if bias != nil {
 					y += bias[c]
 				}
 				if a.Flags&Accumulate != 0 {
-					y += out[c]
+					y += out[row][col][c]
 				}
-				if res != nil {
-					y += res[c]
+				if a.Res != nil {
+					y += res[row][col][c]
 				}
 				if a.Flags&ReLU != 0 && y < 0 {
 					y = 0
 				}
-				if mask != nil && !(mask[c] > 0) {
+				if a.Mask != nil && !(mask[row][col][c] > 0) {
 					y = 0
 				}
-				out[c] = y
+				out[row][col][c] = y
 			}
 		}
 	}
+}
+
+// The sides of F(2x2) and F(4x4), in place.
+
+func inputSide2(d *[6]float32) {
+	d[0], d[1], d[2], d[3] = d[0]-d[2], d[1]+d[2], d[2]-d[1], d[1]-d[3]
+}
+
+func outputSide2(m *[6]float32) {
+	m[0], m[1] = m[0]+m[1]+m[2], m[1]-m[2]-m[3]
+}
+
+func inputSide4(d *[6]float32) {
+	first := squareA*squareB*d[0] - (squareA+squareB)*d[2] + d[4]
+	last := squareA*squareB*d[1] - (squareA+squareB)*d[3] + d[5]
+	ea, oa := d[4]-squareB*d[2], pointA*(d[3]-squareB*d[1])
+	eb, ob := d[4]-squareA*d[2], pointB*(d[3]-squareA*d[1])
+	*d = [6]float32{first, ea + oa, ea - oa, eb + ob, eb - ob, last}
+}
+
+func outputSide4(m *[6]float32) {
+	p, r, q, s := m[1]+m[2], m[1]-m[2], m[3]+m[4], m[3]-m[4]
+	last := m[5]
+	m[0] += p + q
+	m[1] = pointA*r + pointB*s
+	m[2] = squareA*p + squareB*q
+	m[3] = pointA*squareA*r + pointB*squareB*s + last
+}
+
+var portableWinograd = [2]Winograd{
+	{2, func(a *WinogradInput) { winogradInput(a, 4, inputSide2) }, func(a *WinogradOutput) { winogradOutput(a, 4, outputSide2) }},
+	{4, func(a *WinogradInput) { winogradInput(a, 6, inputSide4) }, func(a *WinogradOutput) { winogradOutput(a, 6, outputSide4) }},
 }

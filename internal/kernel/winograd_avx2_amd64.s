@@ -314,3 +314,1325 @@ nomask:
 	JG   channels
 	VZEROUPPER
 	RET
+
+DATA winograd4<>+0(SB)/4, $(0.390625)
+DATA winograd4<>+4(SB)/4, $(2.25)
+DATA winograd4<>+8(SB)/4, $(0.87890625)
+DATA winograd4<>+12(SB)/4, $(2.640625)
+DATA winograd4<>+16(SB)/4, $(0.625)
+DATA winograd4<>+20(SB)/4, $(1.5)
+DATA winograd4<>+24(SB)/4, $(0.24414062)
+DATA winograd4<>+28(SB)/4, $(3.375)
+GLOBL winograd4<>(SB), RODATA|NOPTR, $32
+
+// func winograd4InputAVX2(a *byte)
+// Requires: AVX, FMA3
+TEXT ·winograd4InputAVX2(SB), $1152-8
+	MOVQ         a+0(FP), AX
+	MOVQ         (AX), SI
+	MOVQ         8(AX), DI
+	MOVQ         16(AX), R8
+	MOVQ         24(AX), R9
+	MOVQ         32(AX), R10
+	MOVQ         40(AX), CX
+	VBROADCASTSS winograd4<>+0(SB), Y10
+	VBROADCASTSS winograd4<>+4(SB), Y11
+	VBROADCASTSS winograd4<>+8(SB), Y12
+	VBROADCASTSS winograd4<>+12(SB), Y13
+	VBROADCASTSS winograd4<>+16(SB), Y14
+	VBROADCASTSS winograd4<>+20(SB), Y15
+
+channels:
+	MOVQ    SI, R11
+	MOVQ    R11, DX
+	VMOVUPS (DX), Y0
+	ADDQ    R8, DX
+	VMOVUPS (DX), Y1
+	ADDQ    R8, DX
+	VMOVUPS (DX), Y2
+	ADDQ    R8, DX
+	VMOVUPS (DX), Y3
+	ADDQ    R8, DX
+	VMOVUPS (DX), Y4
+	ADDQ    R8, DX
+	VMOVUPS (DX), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, (SP)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, 960(SP)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, 192(SP)
+	VMOVUPS      Y8, 384(SP)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, 576(SP)
+	VMOVUPS      Y8, 768(SP)
+	ADDQ         R9, R11
+	MOVQ         R11, DX
+	VMOVUPS      (DX), Y0
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y1
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y2
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y3
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y4
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, 32(SP)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, 992(SP)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, 224(SP)
+	VMOVUPS      Y8, 416(SP)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, 608(SP)
+	VMOVUPS      Y8, 800(SP)
+	ADDQ         R9, R11
+	MOVQ         R11, DX
+	VMOVUPS      (DX), Y0
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y1
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y2
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y3
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y4
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, 64(SP)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, 1024(SP)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, 256(SP)
+	VMOVUPS      Y8, 448(SP)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, 640(SP)
+	VMOVUPS      Y8, 832(SP)
+	ADDQ         R9, R11
+	MOVQ         R11, DX
+	VMOVUPS      (DX), Y0
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y1
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y2
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y3
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y4
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, 96(SP)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, 1056(SP)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, 288(SP)
+	VMOVUPS      Y8, 480(SP)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, 672(SP)
+	VMOVUPS      Y8, 864(SP)
+	ADDQ         R9, R11
+	MOVQ         R11, DX
+	VMOVUPS      (DX), Y0
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y1
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y2
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y3
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y4
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, 128(SP)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, 1088(SP)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, 320(SP)
+	VMOVUPS      Y8, 512(SP)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, 704(SP)
+	VMOVUPS      Y8, 896(SP)
+	ADDQ         R9, R11
+	MOVQ         R11, DX
+	VMOVUPS      (DX), Y0
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y1
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y2
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y3
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y4
+	ADDQ         R8, DX
+	VMOVUPS      (DX), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, 160(SP)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, 1120(SP)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, 352(SP)
+	VMOVUPS      Y8, 544(SP)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, 736(SP)
+	VMOVUPS      Y8, 928(SP)
+	MOVQ         DI, BX
+
+	// R12: five planes, R13: the row's, R14: three planes.
+	LEAQ    (R10)(R10*2), R14
+	LEAQ    (R10)(R10*4), R12
+	VMOVUPS (SP), Y0
+	VMOVUPS 32(SP), Y1
+	VMOVUPS 64(SP), Y2
+	VMOVUPS 96(SP), Y3
+	VMOVUPS 128(SP), Y4
+	VMOVUPS 160(SP), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, (BX)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, (BX)(R12*1)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, (BX)(R10*1)
+	VMOVUPS      Y8, (BX)(R10*2)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, (BX)(R14*1)
+	VMOVUPS      Y8, (BX)(R10*4)
+	LEAQ         (BX)(R14*2), BX
+	VMOVUPS      192(SP), Y0
+	VMOVUPS      224(SP), Y1
+	VMOVUPS      256(SP), Y2
+	VMOVUPS      288(SP), Y3
+	VMOVUPS      320(SP), Y4
+	VMOVUPS      352(SP), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, (BX)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, (BX)(R12*1)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, (BX)(R10*1)
+	VMOVUPS      Y8, (BX)(R10*2)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, (BX)(R14*1)
+	VMOVUPS      Y8, (BX)(R10*4)
+	LEAQ         (BX)(R14*2), BX
+	VMOVUPS      384(SP), Y0
+	VMOVUPS      416(SP), Y1
+	VMOVUPS      448(SP), Y2
+	VMOVUPS      480(SP), Y3
+	VMOVUPS      512(SP), Y4
+	VMOVUPS      544(SP), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, (BX)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, (BX)(R12*1)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, (BX)(R10*1)
+	VMOVUPS      Y8, (BX)(R10*2)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, (BX)(R14*1)
+	VMOVUPS      Y8, (BX)(R10*4)
+	LEAQ         (BX)(R14*2), BX
+	VMOVUPS      576(SP), Y0
+	VMOVUPS      608(SP), Y1
+	VMOVUPS      640(SP), Y2
+	VMOVUPS      672(SP), Y3
+	VMOVUPS      704(SP), Y4
+	VMOVUPS      736(SP), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, (BX)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, (BX)(R12*1)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, (BX)(R10*1)
+	VMOVUPS      Y8, (BX)(R10*2)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, (BX)(R14*1)
+	VMOVUPS      Y8, (BX)(R10*4)
+	LEAQ         (BX)(R14*2), BX
+	VMOVUPS      768(SP), Y0
+	VMOVUPS      800(SP), Y1
+	VMOVUPS      832(SP), Y2
+	VMOVUPS      864(SP), Y3
+	VMOVUPS      896(SP), Y4
+	VMOVUPS      928(SP), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, (BX)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, (BX)(R12*1)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, (BX)(R10*1)
+	VMOVUPS      Y8, (BX)(R10*2)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, (BX)(R14*1)
+	VMOVUPS      Y8, (BX)(R10*4)
+	LEAQ         (BX)(R14*2), BX
+	VMOVUPS      960(SP), Y0
+	VMOVUPS      992(SP), Y1
+	VMOVUPS      1024(SP), Y2
+	VMOVUPS      1056(SP), Y3
+	VMOVUPS      1088(SP), Y4
+	VMOVUPS      1120(SP), Y5
+
+	// 0: a^2 b^2 d0 - (a^2+b^2) d2 + d4
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y13, Y2, Y6
+	VFMADD231PS  Y12, Y0, Y6
+	VMOVUPS      Y6, (BX)
+
+	// 5: a^2 b^2 d1 - (a^2+b^2) d3 + d5
+	VFNMADD231PS Y13, Y3, Y5
+	VFMADD231PS  Y12, Y1, Y5
+	VMOVUPS      Y5, (BX)(R12*1)
+
+	// 1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y11, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y11, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y14, Y7, Y6
+	VFNMADD231PS Y14, Y7, Y8
+	VMOVUPS      Y6, (BX)(R10*1)
+	VMOVUPS      Y8, (BX)(R10*2)
+
+	// 3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)
+	VMOVAPS      Y4, Y6
+	VFNMADD231PS Y10, Y2, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS Y10, Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y15, Y7, Y6
+	VFNMADD231PS Y15, Y7, Y8
+	VMOVUPS      Y6, (BX)(R14*1)
+	VMOVUPS      Y8, (BX)(R10*4)
+	LEAQ         (BX)(R14*2), BX
+	ADDQ         $0x00000020, SI
+	ADDQ         $0x00000020, DI
+	SUBQ         $0x00000008, CX
+	JG           channels
+	VZEROUPPER
+	RET
+
+// func winograd4OutputAVX2(a *byte)
+// Requires: AVX, FMA3
+TEXT ·winograd4OutputAVX2(SB), $768-8
+	MOVQ         a+0(FP), AX
+	MOVQ         (AX), SI
+	MOVQ         8(AX), DI
+	MOVQ         40(AX), R8
+	MOVQ         48(AX), R9
+	MOVQ         56(AX), R10
+	MOVQ         64(AX), CX
+	MOVQ         16(AX), R12
+	MOVQ         24(AX), R13
+	MOVQ         32(AX), R14
+	MOVQ         88(AX), BX
+	VXORPS       Y15, Y15, Y15
+	VBROADCASTSS winograd4<>+16(SB), Y8
+	VBROADCASTSS winograd4<>+20(SB), Y9
+	VBROADCASTSS winograd4<>+0(SB), Y10
+	VBROADCASTSS winograd4<>+4(SB), Y11
+	VBROADCASTSS winograd4<>+24(SB), Y12
+	VBROADCASTSS winograd4<>+28(SB), Y13
+
+channels:
+	// R11: six planes.
+	LEAQ    (R10)(R10*2), R11
+	ADDQ    R11, R11
+	MOVQ    SI, DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y0
+	ADDQ    R11, R15
+	VMOVUPS (R15), Y1
+	ADDQ    R11, R15
+	VMOVUPS (R15), Y2
+	ADDQ    R11, R15
+	VMOVUPS (R15), Y3
+	ADDQ    R11, R15
+	VMOVUPS (R15), Y4
+	ADDQ    R11, R15
+	VMOVUPS (R15), Y5
+
+	// Sums into 1 and 3, differences into 2 and 4.
+	VSUBPS      Y2, Y1, Y6
+	VADDPS      Y2, Y1, Y1
+	VMOVAPS     Y6, Y2
+	VSUBPS      Y4, Y3, Y6
+	VADDPS      Y4, Y3, Y3
+	VMOVAPS     Y6, Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y3, Y0, Y0
+	VMULPS      Y8, Y2, Y6
+	VFMADD231PS Y9, Y4, Y6
+	VMULPS      Y10, Y1, Y7
+	VFMADD231PS Y11, Y3, Y7
+	VFMADD231PS Y12, Y2, Y5
+	VFMADD231PS Y13, Y4, Y5
+	VMOVUPS     Y0, (SP)
+	VMOVUPS     Y6, 192(SP)
+	VMOVUPS     Y7, 384(SP)
+	VMOVUPS     Y5, 576(SP)
+	ADDQ        R10, DX
+	MOVQ        DX, R15
+	VMOVUPS     (R15), Y0
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y1
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y2
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y3
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y4
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y5
+
+	// Sums into 1 and 3, differences into 2 and 4.
+	VSUBPS      Y2, Y1, Y6
+	VADDPS      Y2, Y1, Y1
+	VMOVAPS     Y6, Y2
+	VSUBPS      Y4, Y3, Y6
+	VADDPS      Y4, Y3, Y3
+	VMOVAPS     Y6, Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y3, Y0, Y0
+	VMULPS      Y8, Y2, Y6
+	VFMADD231PS Y9, Y4, Y6
+	VMULPS      Y10, Y1, Y7
+	VFMADD231PS Y11, Y3, Y7
+	VFMADD231PS Y12, Y2, Y5
+	VFMADD231PS Y13, Y4, Y5
+	VMOVUPS     Y0, 32(SP)
+	VMOVUPS     Y6, 224(SP)
+	VMOVUPS     Y7, 416(SP)
+	VMOVUPS     Y5, 608(SP)
+	ADDQ        R10, DX
+	MOVQ        DX, R15
+	VMOVUPS     (R15), Y0
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y1
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y2
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y3
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y4
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y5
+
+	// Sums into 1 and 3, differences into 2 and 4.
+	VSUBPS      Y2, Y1, Y6
+	VADDPS      Y2, Y1, Y1
+	VMOVAPS     Y6, Y2
+	VSUBPS      Y4, Y3, Y6
+	VADDPS      Y4, Y3, Y3
+	VMOVAPS     Y6, Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y3, Y0, Y0
+	VMULPS      Y8, Y2, Y6
+	VFMADD231PS Y9, Y4, Y6
+	VMULPS      Y10, Y1, Y7
+	VFMADD231PS Y11, Y3, Y7
+	VFMADD231PS Y12, Y2, Y5
+	VFMADD231PS Y13, Y4, Y5
+	VMOVUPS     Y0, 64(SP)
+	VMOVUPS     Y6, 256(SP)
+	VMOVUPS     Y7, 448(SP)
+	VMOVUPS     Y5, 640(SP)
+	ADDQ        R10, DX
+	MOVQ        DX, R15
+	VMOVUPS     (R15), Y0
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y1
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y2
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y3
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y4
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y5
+
+	// Sums into 1 and 3, differences into 2 and 4.
+	VSUBPS      Y2, Y1, Y6
+	VADDPS      Y2, Y1, Y1
+	VMOVAPS     Y6, Y2
+	VSUBPS      Y4, Y3, Y6
+	VADDPS      Y4, Y3, Y3
+	VMOVAPS     Y6, Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y3, Y0, Y0
+	VMULPS      Y8, Y2, Y6
+	VFMADD231PS Y9, Y4, Y6
+	VMULPS      Y10, Y1, Y7
+	VFMADD231PS Y11, Y3, Y7
+	VFMADD231PS Y12, Y2, Y5
+	VFMADD231PS Y13, Y4, Y5
+	VMOVUPS     Y0, 96(SP)
+	VMOVUPS     Y6, 288(SP)
+	VMOVUPS     Y7, 480(SP)
+	VMOVUPS     Y5, 672(SP)
+	ADDQ        R10, DX
+	MOVQ        DX, R15
+	VMOVUPS     (R15), Y0
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y1
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y2
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y3
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y4
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y5
+
+	// Sums into 1 and 3, differences into 2 and 4.
+	VSUBPS      Y2, Y1, Y6
+	VADDPS      Y2, Y1, Y1
+	VMOVAPS     Y6, Y2
+	VSUBPS      Y4, Y3, Y6
+	VADDPS      Y4, Y3, Y3
+	VMOVAPS     Y6, Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y3, Y0, Y0
+	VMULPS      Y8, Y2, Y6
+	VFMADD231PS Y9, Y4, Y6
+	VMULPS      Y10, Y1, Y7
+	VFMADD231PS Y11, Y3, Y7
+	VFMADD231PS Y12, Y2, Y5
+	VFMADD231PS Y13, Y4, Y5
+	VMOVUPS     Y0, 128(SP)
+	VMOVUPS     Y6, 320(SP)
+	VMOVUPS     Y7, 512(SP)
+	VMOVUPS     Y5, 704(SP)
+	ADDQ        R10, DX
+	MOVQ        DX, R15
+	VMOVUPS     (R15), Y0
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y1
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y2
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y3
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y4
+	ADDQ        R11, R15
+	VMOVUPS     (R15), Y5
+
+	// Sums into 1 and 3, differences into 2 and 4.
+	VSUBPS      Y2, Y1, Y6
+	VADDPS      Y2, Y1, Y1
+	VMOVAPS     Y6, Y2
+	VSUBPS      Y4, Y3, Y6
+	VADDPS      Y4, Y3, Y3
+	VMOVAPS     Y6, Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y3, Y0, Y0
+	VMULPS      Y8, Y2, Y6
+	VFMADD231PS Y9, Y4, Y6
+	VMULPS      Y10, Y1, Y7
+	VFMADD231PS Y11, Y3, Y7
+	VFMADD231PS Y12, Y2, Y5
+	VFMADD231PS Y13, Y4, Y5
+	VMOVUPS     Y0, 160(SP)
+	VMOVUPS     Y6, 352(SP)
+	VMOVUPS     Y7, 544(SP)
+	VMOVUPS     Y5, 736(SP)
+	VXORPS      Y14, Y14, Y14
+	TESTQ       R12, R12
+	JZ          unbiased
+	VMOVUPS     (R12), Y14
+	ADDQ        $0x00000020, R12
+
+unbiased:
+	// R11: the row's offset.
+	XORQ    R11, R11
+	VMOVUPS (SP), Y0
+	VMOVUPS 32(SP), Y1
+	VMOVUPS 64(SP), Y2
+	VMOVUPS 96(SP), Y3
+	VMOVUPS 128(SP), Y4
+	VMOVUPS 160(SP), Y5
+
+	// Sums into 1 and 3, differences into 2 and 4.
+	VSUBPS      Y2, Y1, Y6
+	VADDPS      Y2, Y1, Y1
+	VMOVAPS     Y6, Y2
+	VSUBPS      Y4, Y3, Y6
+	VADDPS      Y4, Y3, Y3
+	VMOVAPS     Y6, Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y3, Y0, Y0
+	VMULPS      Y8, Y2, Y6
+	VFMADD231PS Y9, Y4, Y6
+	VMULPS      Y10, Y1, Y7
+	VFMADD231PS Y11, Y3, Y7
+	VFMADD231PS Y12, Y2, Y5
+	VFMADD231PS Y13, Y4, Y5
+	MOVQ        R11, DX
+	VADDPS      Y14, Y0, Y0
+	TESTQ       $0x00000002, BX
+	JZ          res00
+	VADDPS      (DI)(DX*1), Y0, Y0
+
+res00:
+	TESTQ  R13, R13
+	JZ     relu00
+	VADDPS (R13)(DX*1), Y0, Y0
+
+relu00:
+	TESTQ  $0x00000001, BX
+	JZ     mask00
+	VMAXPS Y0, Y15, Y0
+
+mask00:
+	TESTQ  R14, R14
+	JZ     store00
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y0, Y0
+
+store00:
+	VMOVUPS Y0, (DI)(DX*1)
+	CMPQ    80(AX), $0x01
+	JLE     row0
+	ADDQ    R9, DX
+	VADDPS  Y14, Y6, Y6
+	TESTQ   $0x00000002, BX
+	JZ      res01
+	VADDPS  (DI)(DX*1), Y6, Y6
+
+res01:
+	TESTQ  R13, R13
+	JZ     relu01
+	VADDPS (R13)(DX*1), Y6, Y6
+
+relu01:
+	TESTQ  $0x00000001, BX
+	JZ     mask01
+	VMAXPS Y6, Y15, Y6
+
+mask01:
+	TESTQ  R14, R14
+	JZ     store01
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y6, Y6
+
+store01:
+	VMOVUPS Y6, (DI)(DX*1)
+	CMPQ    80(AX), $0x02
+	JLE     row0
+	ADDQ    R9, DX
+	VADDPS  Y14, Y7, Y7
+	TESTQ   $0x00000002, BX
+	JZ      res02
+	VADDPS  (DI)(DX*1), Y7, Y7
+
+res02:
+	TESTQ  R13, R13
+	JZ     relu02
+	VADDPS (R13)(DX*1), Y7, Y7
+
+relu02:
+	TESTQ  $0x00000001, BX
+	JZ     mask02
+	VMAXPS Y7, Y15, Y7
+
+mask02:
+	TESTQ  R14, R14
+	JZ     store02
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y7, Y7
+
+store02:
+	VMOVUPS Y7, (DI)(DX*1)
+	CMPQ    80(AX), $0x03
+	JLE     row0
+	ADDQ    R9, DX
+	VADDPS  Y14, Y5, Y5
+	TESTQ   $0x00000002, BX
+	JZ      res03
+	VADDPS  (DI)(DX*1), Y5, Y5
+
+res03:
+	TESTQ  R13, R13
+	JZ     relu03
+	VADDPS (R13)(DX*1), Y5, Y5
+
+relu03:
+	TESTQ  $0x00000001, BX
+	JZ     mask03
+	VMAXPS Y5, Y15, Y5
+
+mask03:
+	TESTQ  R14, R14
+	JZ     store03
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y5, Y5
+
+store03:
+	VMOVUPS Y5, (DI)(DX*1)
+
+row0:
+	CMPQ    72(AX), $0x01
+	JLE     next
+	ADDQ    R8, R11
+	VMOVUPS 192(SP), Y0
+	VMOVUPS 224(SP), Y1
+	VMOVUPS 256(SP), Y2
+	VMOVUPS 288(SP), Y3
+	VMOVUPS 320(SP), Y4
+	VMOVUPS 352(SP), Y5
+
+	// Sums into 1 and 3, differences into 2 and 4.
+	VSUBPS      Y2, Y1, Y6
+	VADDPS      Y2, Y1, Y1
+	VMOVAPS     Y6, Y2
+	VSUBPS      Y4, Y3, Y6
+	VADDPS      Y4, Y3, Y3
+	VMOVAPS     Y6, Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y3, Y0, Y0
+	VMULPS      Y8, Y2, Y6
+	VFMADD231PS Y9, Y4, Y6
+	VMULPS      Y10, Y1, Y7
+	VFMADD231PS Y11, Y3, Y7
+	VFMADD231PS Y12, Y2, Y5
+	VFMADD231PS Y13, Y4, Y5
+	MOVQ        R11, DX
+	VADDPS      Y14, Y0, Y0
+	TESTQ       $0x00000002, BX
+	JZ          res10
+	VADDPS      (DI)(DX*1), Y0, Y0
+
+res10:
+	TESTQ  R13, R13
+	JZ     relu10
+	VADDPS (R13)(DX*1), Y0, Y0
+
+relu10:
+	TESTQ  $0x00000001, BX
+	JZ     mask10
+	VMAXPS Y0, Y15, Y0
+
+mask10:
+	TESTQ  R14, R14
+	JZ     store10
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y0, Y0
+
+store10:
+	VMOVUPS Y0, (DI)(DX*1)
+	CMPQ    80(AX), $0x01
+	JLE     row1
+	ADDQ    R9, DX
+	VADDPS  Y14, Y6, Y6
+	TESTQ   $0x00000002, BX
+	JZ      res11
+	VADDPS  (DI)(DX*1), Y6, Y6
+
+res11:
+	TESTQ  R13, R13
+	JZ     relu11
+	VADDPS (R13)(DX*1), Y6, Y6
+
+relu11:
+	TESTQ  $0x00000001, BX
+	JZ     mask11
+	VMAXPS Y6, Y15, Y6
+
+mask11:
+	TESTQ  R14, R14
+	JZ     store11
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y6, Y6
+
+store11:
+	VMOVUPS Y6, (DI)(DX*1)
+	CMPQ    80(AX), $0x02
+	JLE     row1
+	ADDQ    R9, DX
+	VADDPS  Y14, Y7, Y7
+	TESTQ   $0x00000002, BX
+	JZ      res12
+	VADDPS  (DI)(DX*1), Y7, Y7
+
+res12:
+	TESTQ  R13, R13
+	JZ     relu12
+	VADDPS (R13)(DX*1), Y7, Y7
+
+relu12:
+	TESTQ  $0x00000001, BX
+	JZ     mask12
+	VMAXPS Y7, Y15, Y7
+
+mask12:
+	TESTQ  R14, R14
+	JZ     store12
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y7, Y7
+
+store12:
+	VMOVUPS Y7, (DI)(DX*1)
+	CMPQ    80(AX), $0x03
+	JLE     row1
+	ADDQ    R9, DX
+	VADDPS  Y14, Y5, Y5
+	TESTQ   $0x00000002, BX
+	JZ      res13
+	VADDPS  (DI)(DX*1), Y5, Y5
+
+res13:
+	TESTQ  R13, R13
+	JZ     relu13
+	VADDPS (R13)(DX*1), Y5, Y5
+
+relu13:
+	TESTQ  $0x00000001, BX
+	JZ     mask13
+	VMAXPS Y5, Y15, Y5
+
+mask13:
+	TESTQ  R14, R14
+	JZ     store13
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y5, Y5
+
+store13:
+	VMOVUPS Y5, (DI)(DX*1)
+
+row1:
+	CMPQ    72(AX), $0x02
+	JLE     next
+	ADDQ    R8, R11
+	VMOVUPS 384(SP), Y0
+	VMOVUPS 416(SP), Y1
+	VMOVUPS 448(SP), Y2
+	VMOVUPS 480(SP), Y3
+	VMOVUPS 512(SP), Y4
+	VMOVUPS 544(SP), Y5
+
+	// Sums into 1 and 3, differences into 2 and 4.
+	VSUBPS      Y2, Y1, Y6
+	VADDPS      Y2, Y1, Y1
+	VMOVAPS     Y6, Y2
+	VSUBPS      Y4, Y3, Y6
+	VADDPS      Y4, Y3, Y3
+	VMOVAPS     Y6, Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y3, Y0, Y0
+	VMULPS      Y8, Y2, Y6
+	VFMADD231PS Y9, Y4, Y6
+	VMULPS      Y10, Y1, Y7
+	VFMADD231PS Y11, Y3, Y7
+	VFMADD231PS Y12, Y2, Y5
+	VFMADD231PS Y13, Y4, Y5
+	MOVQ        R11, DX
+	VADDPS      Y14, Y0, Y0
+	TESTQ       $0x00000002, BX
+	JZ          res20
+	VADDPS      (DI)(DX*1), Y0, Y0
+
+res20:
+	TESTQ  R13, R13
+	JZ     relu20
+	VADDPS (R13)(DX*1), Y0, Y0
+
+relu20:
+	TESTQ  $0x00000001, BX
+	JZ     mask20
+	VMAXPS Y0, Y15, Y0
+
+mask20:
+	TESTQ  R14, R14
+	JZ     store20
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y0, Y0
+
+store20:
+	VMOVUPS Y0, (DI)(DX*1)
+	CMPQ    80(AX), $0x01
+	JLE     row2
+	ADDQ    R9, DX
+	VADDPS  Y14, Y6, Y6
+	TESTQ   $0x00000002, BX
+	JZ      res21
+	VADDPS  (DI)(DX*1), Y6, Y6
+
+res21:
+	TESTQ  R13, R13
+	JZ     relu21
+	VADDPS (R13)(DX*1), Y6, Y6
+
+relu21:
+	TESTQ  $0x00000001, BX
+	JZ     mask21
+	VMAXPS Y6, Y15, Y6
+
+mask21:
+	TESTQ  R14, R14
+	JZ     store21
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y6, Y6
+
+store21:
+	VMOVUPS Y6, (DI)(DX*1)
+	CMPQ    80(AX), $0x02
+	JLE     row2
+	ADDQ    R9, DX
+	VADDPS  Y14, Y7, Y7
+	TESTQ   $0x00000002, BX
+	JZ      res22
+	VADDPS  (DI)(DX*1), Y7, Y7
+
+res22:
+	TESTQ  R13, R13
+	JZ     relu22
+	VADDPS (R13)(DX*1), Y7, Y7
+
+relu22:
+	TESTQ  $0x00000001, BX
+	JZ     mask22
+	VMAXPS Y7, Y15, Y7
+
+mask22:
+	TESTQ  R14, R14
+	JZ     store22
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y7, Y7
+
+store22:
+	VMOVUPS Y7, (DI)(DX*1)
+	CMPQ    80(AX), $0x03
+	JLE     row2
+	ADDQ    R9, DX
+	VADDPS  Y14, Y5, Y5
+	TESTQ   $0x00000002, BX
+	JZ      res23
+	VADDPS  (DI)(DX*1), Y5, Y5
+
+res23:
+	TESTQ  R13, R13
+	JZ     relu23
+	VADDPS (R13)(DX*1), Y5, Y5
+
+relu23:
+	TESTQ  $0x00000001, BX
+	JZ     mask23
+	VMAXPS Y5, Y15, Y5
+
+mask23:
+	TESTQ  R14, R14
+	JZ     store23
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y5, Y5
+
+store23:
+	VMOVUPS Y5, (DI)(DX*1)
+
+row2:
+	CMPQ    72(AX), $0x03
+	JLE     next
+	ADDQ    R8, R11
+	VMOVUPS 576(SP), Y0
+	VMOVUPS 608(SP), Y1
+	VMOVUPS 640(SP), Y2
+	VMOVUPS 672(SP), Y3
+	VMOVUPS 704(SP), Y4
+	VMOVUPS 736(SP), Y5
+
+	// Sums into 1 and 3, differences into 2 and 4.
+	VSUBPS      Y2, Y1, Y6
+	VADDPS      Y2, Y1, Y1
+	VMOVAPS     Y6, Y2
+	VSUBPS      Y4, Y3, Y6
+	VADDPS      Y4, Y3, Y3
+	VMOVAPS     Y6, Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y3, Y0, Y0
+	VMULPS      Y8, Y2, Y6
+	VFMADD231PS Y9, Y4, Y6
+	VMULPS      Y10, Y1, Y7
+	VFMADD231PS Y11, Y3, Y7
+	VFMADD231PS Y12, Y2, Y5
+	VFMADD231PS Y13, Y4, Y5
+	MOVQ        R11, DX
+	VADDPS      Y14, Y0, Y0
+	TESTQ       $0x00000002, BX
+	JZ          res30
+	VADDPS      (DI)(DX*1), Y0, Y0
+
+res30:
+	TESTQ  R13, R13
+	JZ     relu30
+	VADDPS (R13)(DX*1), Y0, Y0
+
+relu30:
+	TESTQ  $0x00000001, BX
+	JZ     mask30
+	VMAXPS Y0, Y15, Y0
+
+mask30:
+	TESTQ  R14, R14
+	JZ     store30
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y0, Y0
+
+store30:
+	VMOVUPS Y0, (DI)(DX*1)
+	CMPQ    80(AX), $0x01
+	JLE     row3
+	ADDQ    R9, DX
+	VADDPS  Y14, Y6, Y6
+	TESTQ   $0x00000002, BX
+	JZ      res31
+	VADDPS  (DI)(DX*1), Y6, Y6
+
+res31:
+	TESTQ  R13, R13
+	JZ     relu31
+	VADDPS (R13)(DX*1), Y6, Y6
+
+relu31:
+	TESTQ  $0x00000001, BX
+	JZ     mask31
+	VMAXPS Y6, Y15, Y6
+
+mask31:
+	TESTQ  R14, R14
+	JZ     store31
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y6, Y6
+
+store31:
+	VMOVUPS Y6, (DI)(DX*1)
+	CMPQ    80(AX), $0x02
+	JLE     row3
+	ADDQ    R9, DX
+	VADDPS  Y14, Y7, Y7
+	TESTQ   $0x00000002, BX
+	JZ      res32
+	VADDPS  (DI)(DX*1), Y7, Y7
+
+res32:
+	TESTQ  R13, R13
+	JZ     relu32
+	VADDPS (R13)(DX*1), Y7, Y7
+
+relu32:
+	TESTQ  $0x00000001, BX
+	JZ     mask32
+	VMAXPS Y7, Y15, Y7
+
+mask32:
+	TESTQ  R14, R14
+	JZ     store32
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y7, Y7
+
+store32:
+	VMOVUPS Y7, (DI)(DX*1)
+	CMPQ    80(AX), $0x03
+	JLE     row3
+	ADDQ    R9, DX
+	VADDPS  Y14, Y5, Y5
+	TESTQ   $0x00000002, BX
+	JZ      res33
+	VADDPS  (DI)(DX*1), Y5, Y5
+
+res33:
+	TESTQ  R13, R13
+	JZ     relu33
+	VADDPS (R13)(DX*1), Y5, Y5
+
+relu33:
+	TESTQ  $0x00000001, BX
+	JZ     mask33
+	VMAXPS Y5, Y15, Y5
+
+mask33:
+	TESTQ  R14, R14
+	JZ     store33
+	VCMPPS $0x11, (R14)(DX*1), Y15, Y1
+	VANDPS Y1, Y5, Y5
+
+store33:
+	VMOVUPS Y5, (DI)(DX*1)
+
+row3:
+next:
+	ADDQ $0x00000020, SI
+	ADDQ $0x00000020, DI
+
+	// Null pointers stay null.
+	TESTQ R13, R13
+	JZ    nores
+	ADDQ  $0x00000020, R13
+
+nores:
+	TESTQ R14, R14
+	JZ    nomask
+	ADDQ  $0x00000020, R14
+
+nomask:
+	SUBQ $0x00000008, CX
+	JG   channels
+	VZEROUPPER
+	RET

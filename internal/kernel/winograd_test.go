@@ -38,18 +38,23 @@ func TestWinogradLayout(t *testing.T) {
 // 3x3 convolution of the patch with every epilogue.
 func TestWinogradIsConvolution(t *testing.T) {
 	for _, s := range Available() {
-		for _, channels := range []int{16, 32, 80} {
-			for _, size := range [][2]int64{{2, 2}, {2, 1}, {1, 2}, {1, 1}} {
-				for _, epilogue := range []string{"", "bias", "res", "relu", "mask", "accumulate", "bias res relu", "res mask", "accumulate mask"} {
-					name := fmt.Sprintf("%s/%d/%dx%d/%s", s.Name(), channels, size[0], size[1], epilogue)
-					t.Run(name, func(t *testing.T) { testWinograd(t, s, channels, size[0], size[1], epilogue) })
+		for _, m := range []int{2, 4} {
+			for _, channels := range []int{16, 32, 80} {
+				for size := range m * m {
+					rows, cols := size/m+1, size%m+1
+					for _, epilogue := range []string{"", "bias", "res", "relu", "mask", "accumulate", "bias res relu", "res mask", "accumulate mask"} {
+						name := fmt.Sprintf("%s/F%d/%d/%dx%d/%s", s.Name(), m, channels, rows, cols, epilogue)
+						t.Run(name, func(t *testing.T) {
+							testWinograd(t, s.Winograd(m), channels, int64(rows), int64(cols), epilogue)
+						})
+					}
 				}
 			}
 		}
 	}
 }
 
-func testWinograd(t *testing.T, s *Set, channels int, rows, cols int64, epilogue string) {
+func testWinograd(t *testing.T, w Winograd, channels int, rows, cols int64, epilogue string) {
 	r := rand.New(rand.NewPCG(1, uint64(channels)))
 	random := func(n int) []float32 {
 		v := make([]float32, n)
@@ -58,15 +63,15 @@ func testWinograd(t *testing.T, s *Set, channels int, rows, cols int64, epilogue
 		}
 		return v
 	}
-	pixel, row := channels+3, 5*(channels+3)+1
-	patch := random(4 * row)
+	pixel, row := channels+3, 7*(channels+3)+1
+	patch := random(w.Side() * row)
 	filters := random(9 * channels) // one for each channel: the product is depthwise
-	bias, res, mask, before := random(channels), random(2*row), random(2*row), random(2*row)
+	bias, res, mask, before := random(channels), random(w.Outputs*row), random(w.Outputs*row), random(w.Outputs*row)
 
 	plane := channels + 5
-	v := random(WinogradPlanes * plane)
+	v := random(w.Planes() * plane)
 	guarded := append([]float32(nil), v...)
-	s.WinogradInput(&WinogradInput{In: &patch[0], Out: &v[0], Row: int64(4 * row), Pixel: int64(4 * pixel), Plane: int64(4 * plane), Channels: int64(channels)})
+	w.Input(&WinogradInput{In: &patch[0], Out: &v[0], Row: int64(4 * row), Pixel: int64(4 * pixel), Plane: int64(4 * plane), Channels: int64(channels)})
 	for i := range v {
 		if i%plane >= channels && v[i] != guarded[i] {
 			t.Fatalf("the input transform wrote beyond a plane's channels, at %d", i)
@@ -75,8 +80,10 @@ func testWinograd(t *testing.T, s *Set, channels int, rows, cols int64, epilogue
 	for c := range channels {
 		var g [9]float32
 		copy(g[:], filters[9*c:])
-		for p, u := range WinogradFilter(&g) {
-			v[p*plane+c] *= u
+		u := make([]float32, w.Planes())
+		w.Filter(&g, u)
+		for p := range u {
+			v[p*plane+c] *= u[p]
 		}
 	}
 	out := append([]float32(nil), before...)
@@ -97,7 +104,7 @@ func testWinograd(t *testing.T, s *Set, channels int, rows, cols int64, epilogue
 	if has("accumulate") {
 		a.Flags |= Accumulate
 	}
-	s.WinogradOutput(a)
+	w.Output(a)
 
 	want := make([]float64, len(out))
 	written := make([]bool, len(out))
@@ -147,20 +154,23 @@ func testWinograd(t *testing.T, s *Set, channels int, rows, cols int64, epilogue
 func TestWinogradNaN(t *testing.T) {
 	nan := float32(math.NaN())
 	for _, s := range Available() {
-		in := make([]float32, WinogradPlanes*Lanes)
-		for i := range in {
-			in[i] = nan
-		}
-		out, mask := make([]float32, Lanes), make([]float32, Lanes)
-		a := &WinogradOutput{In: &in[0], Out: &out[0], Plane: 4 * Lanes, Channels: Lanes, Rows: 1, Cols: 1, Flags: ReLU}
-		s.WinogradOutput(a)
-		if out[0] == out[0] {
-			t.Errorf("%s: a NaN becomes %v in a ReLU", s.Name(), out[0])
-		}
-		a.Mask = &mask[0]
-		s.WinogradOutput(a)
-		if out[0] != 0 {
-			t.Errorf("%s: a masked NaN becomes %v", s.Name(), out[0])
+		for _, m := range []int{2, 4} {
+			w := s.Winograd(m)
+			in := make([]float32, w.Planes()*Lanes)
+			for i := range in {
+				in[i] = nan
+			}
+			out, mask := make([]float32, Lanes), make([]float32, Lanes)
+			a := &WinogradOutput{In: &in[0], Out: &out[0], Plane: 4 * Lanes, Channels: Lanes, Rows: 1, Cols: 1, Flags: ReLU}
+			w.Output(a)
+			if out[0] == out[0] {
+				t.Errorf("%s F%d: a NaN becomes %v in a ReLU", s.Name(), m, out[0])
+			}
+			a.Mask = &mask[0]
+			w.Output(a)
+			if out[0] != 0 {
+				t.Errorf("%s F%d: a masked NaN becomes %v", s.Name(), m, out[0])
+			}
 		}
 	}
 }

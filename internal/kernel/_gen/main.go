@@ -22,8 +22,12 @@ func main() {
 			tile(vector{suffix: "AVX512", bytes: 64}, n)
 		}
 	case "winograd":
-		winogradInput(vector{suffix: "AVX2", bytes: 32})
-		winogradOutput(vector{suffix: "AVX2", bytes: 32})
+		v := vector{suffix: "AVX2", bytes: 32}
+		winogradInput(v)
+		winogradOutput(v)
+		constant := constants()
+		winograd4Input(v, constant)
+		winograd4Output(v, constant)
 	default:
 		fmt.Fprintf(os.Stderr, "gen: unknown instruction set %q\n", *isa)
 		os.Exit(2)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -220,6 +222,268 @@ func winogradOutput(v vector) {
 			VMOVUPS(y, Mem{Base: RDI, Index: RDX, Scale: 1})
 			Label(label("stored"))
 		}
+	}
+	Label("next")
+	ADDQ(U32(uint32(v.bytes)), RSI)
+	ADDQ(U32(uint32(v.bytes)), RDI)
+	Comment("Null pointers stay null.")
+	for i, p := range []GPPhysical{R13, R14} {
+		label := []string{"nores", "nomask"}[i]
+		TESTQ(p, p)
+		JZ(LabelRef(label))
+		ADDQ(U32(uint32(v.bytes)), p)
+		Label(label)
+	}
+	SUBQ(U32(uint32(v.bytes/4)), RCX)
+	JG(LabelRef("channels"))
+	VZEROUPPER()
+	RET()
+}
+
+// The points of F(4x4,3x3), squared and cubed as the transforms use them;
+// winograd_test.go compares the result with a convolution. They are exact in float32.
+const (
+	pointA, pointB = 0.625, 1.5
+)
+
+// constants are floats in memory, broadcast when they are used.
+func constants() func(float32) Mem {
+	offsets := map[float32]int{}
+	data := GLOBL("winograd4", RODATA|NOPTR)
+	return func(f float32) Mem {
+		at, ok := offsets[f]
+		if !ok {
+			at = 4 * len(offsets)
+			offsets[f] = at
+			DATA(at, F32(f))
+		}
+		return data.Offset(at)
+	}
+}
+
+// winograd4Input writes the input transform of F(4x4,3x3): columns first, into
+// the stack, then rows.
+//
+// Registers: RSI patch, RDI result, R8 row stride, R9 pixel stride, R10 plane
+// stride, RCX channels left, RSP[] half-transformed patch.
+func winograd4Input(v vector, constant func(float32) Mem) {
+	TEXT("winograd4Input"+v.suffix, 0, "func(a *byte)")
+	Doc("winograd4Input" + v.suffix + " is the input transform of F(4x4,3x3); see WinogradInput for the formula.")
+	Pragma("noescape")
+	half := AllocLocal(36 * v.bytes)
+	MOVQ(NewParamAddr("a", 0), RAX)
+	field := func(disp int, r GPPhysical) { MOVQ(Mem{Base: RAX, Disp: disp}, r) }
+	field(winInIn, RSI)
+	field(winInOut, RDI)
+	field(winInRow, R8)
+	field(winInPixel, R9)
+	field(winInPlane, R10)
+	field(winInChannels, RCX)
+	d := func(i int) VecPhysical { return v.reg(i) }
+	constants := []struct {
+		value float32
+		reg   VecPhysical
+	}{
+		{pointA * pointA, v.reg(10)}, {pointB * pointB, v.reg(11)},
+		{pointA * pointA * pointB * pointB, v.reg(12)}, {pointA*pointA + pointB*pointB, v.reg(13)},
+		{pointA, v.reg(14)}, {pointB, v.reg(15)},
+	}
+	for _, c := range constants {
+		VBROADCASTSS(constant(c.value), c.reg)
+	}
+	aa, bb, aabb, aabbSum, a, b := v.reg(10), v.reg(11), v.reg(12), v.reg(13), v.reg(14), v.reg(15)
+	// side transforms registers 0 to 5 and calls out for each result.
+	side := func(out func(i int, r VecPhysical)) {
+		Comment("0: a^2 b^2 d0 - (a^2+b^2) d2 + d4")
+		VMOVAPS(d(4), v.reg(6))
+		VFNMADD231PS(aabbSum, d(2), v.reg(6))
+		VFMADD231PS(aabb, d(0), v.reg(6))
+		out(0, v.reg(6))
+		Comment("5: a^2 b^2 d1 - (a^2+b^2) d3 + d5")
+		VFNMADD231PS(aabbSum, d(3), d(5))
+		VFMADD231PS(aabb, d(1), d(5))
+		out(5, d(5))
+		for i, p := range []struct{ square, point VecPhysical }{{bb, a}, {aa, b}} {
+			Comment([]string{"1, 2: (d4 - b^2 d2) +- a (d3 - b^2 d1)", "3, 4: (d4 - a^2 d2) +- b (d3 - a^2 d1)"}[i])
+			VMOVAPS(d(4), v.reg(6))
+			VFNMADD231PS(p.square, d(2), v.reg(6))
+			VMOVAPS(d(3), v.reg(7))
+			VFNMADD231PS(p.square, d(1), v.reg(7))
+			VMOVAPS(v.reg(6), v.reg(8))
+			VFMADD231PS(p.point, v.reg(7), v.reg(6))
+			VFNMADD231PS(p.point, v.reg(7), v.reg(8))
+			out(1+2*i, v.reg(6))
+			out(2+2*i, v.reg(8))
+		}
+	}
+
+	Label("channels")
+	MOVQ(RSI, R11)
+	for x := 0; x < 6; x++ {
+		MOVQ(R11, RDX)
+		for y := 0; y < 6; y++ {
+			VMOVUPS(Mem{Base: RDX}, d(y))
+			if y < 5 {
+				ADDQ(R8, RDX)
+			}
+		}
+		side(func(i int, r VecPhysical) { VMOVUPS(r, half.Offset((6*i+x)*v.bytes)) })
+		if x < 5 {
+			ADDQ(R9, R11)
+		}
+	}
+	MOVQ(RDI, RBX)
+	Comment("R12: five planes, R13: the row's, R14: three planes.")
+	LEAQ(Mem{Base: R10, Index: R10, Scale: 2}, R14)
+	LEAQ(Mem{Base: R10, Index: R10, Scale: 4}, R12)
+	for i := 0; i < 6; i++ {
+		for x := 0; x < 6; x++ {
+			VMOVUPS(half.Offset((6*i+x)*v.bytes), d(x))
+		}
+		side(func(x int, r VecPhysical) {
+			at := []Mem{
+				{Base: RBX}, {Base: RBX, Index: R10, Scale: 1}, {Base: RBX, Index: R10, Scale: 2},
+				{Base: RBX, Index: R14, Scale: 1}, {Base: RBX, Index: R10, Scale: 4}, {Base: RBX, Index: R12, Scale: 1},
+			}[x]
+			VMOVUPS(r, at)
+		})
+		LEAQ(Mem{Base: RBX, Index: R14, Scale: 2}, RBX)
+	}
+	ADDQ(U32(uint32(v.bytes)), RSI)
+	ADDQ(U32(uint32(v.bytes)), RDI)
+	SUBQ(U32(uint32(v.bytes/4)), RCX)
+	JG(LabelRef("channels"))
+	VZEROUPPER()
+	RET()
+}
+
+// winograd4Output writes the output transform of F(4x4,3x3) with the epilogue of
+// a tile: columns into the stack, then a row's four pixels at a time.
+//
+// Registers: RSI planes, RDI result, R8 row stride, R9 pixel stride, R10 plane
+// stride, R12 bias, R13 residual, R14 mask, RCX channels left, RBX flags, RDX the
+// pixel's offset.
+func winograd4Output(v vector, constant func(float32) Mem) {
+	TEXT("winograd4Output"+v.suffix, 0, "func(a *byte)")
+	Doc("winograd4Output" + v.suffix + " is the output transform of F(4x4,3x3); see WinogradOutput for the formula.")
+	Pragma("noescape")
+	half := AllocLocal(24 * v.bytes)
+	MOVQ(NewParamAddr("a", 0), RAX)
+	field := func(disp int, r GPPhysical) { MOVQ(Mem{Base: RAX, Disp: disp}, r) }
+	field(winOutIn, RSI)
+	field(winOutOut, RDI)
+	field(winOutRow, R8)
+	field(winOutPixel, R9)
+	field(winOutPlane, R10)
+	field(winOutChannels, RCX)
+	field(winOutBias, R12)
+	field(winOutRes, R13)
+	field(winOutMask, R14)
+	field(winOutFlags, RBX)
+	zero, bias := v.reg(15), v.reg(14)
+	v.zero(zero)
+	powers := []struct {
+		value float32
+		reg   VecPhysical
+	}{
+		{pointA, v.reg(8)}, {pointB, v.reg(9)}, {pointA * pointA, v.reg(10)}, {pointB * pointB, v.reg(11)},
+		{pointA * pointA * pointA, v.reg(12)}, {pointB * pointB * pointB, v.reg(13)},
+	}
+	for _, c := range powers {
+		VBROADCASTSS(constant(c.value), c.reg)
+	}
+	a, b, aa, bb, aaa, bbb := v.reg(8), v.reg(9), v.reg(10), v.reg(11), v.reg(12), v.reg(13)
+	m := func(i int) VecPhysical { return v.reg(i) }
+	// side transforms registers 0 to 5 into 0, 6, 7, 5.
+	results := []VecPhysical{m(0), m(6), m(7), m(5)}
+	side := func() {
+		Comment("Sums into 1 and 3, differences into 2 and 4.")
+		for _, i := range []int{1, 3} {
+			VSUBPS(m(i+1), m(i), m(6))
+			VADDPS(m(i+1), m(i), m(i))
+			VMOVAPS(m(6), m(i+1))
+		}
+		VADDPS(m(1), m(0), m(0))
+		VADDPS(m(3), m(0), m(0))
+		VMULPS(a, m(2), m(6))
+		VFMADD231PS(b, m(4), m(6))
+		VMULPS(aa, m(1), m(7))
+		VFMADD231PS(bb, m(3), m(7))
+		VFMADD231PS(aaa, m(2), m(5))
+		VFMADD231PS(bbb, m(4), m(5))
+	}
+
+	Label("channels")
+	Comment("R11: six planes.")
+	LEAQ(Mem{Base: R10, Index: R10, Scale: 2}, R11)
+	ADDQ(R11, R11)
+	MOVQ(RSI, RDX)
+	for x := 0; x < 6; x++ {
+		MOVQ(RDX, R15)
+		for y := 0; y < 6; y++ {
+			VMOVUPS(Mem{Base: R15}, m(y))
+			if y < 5 {
+				ADDQ(R11, R15)
+			}
+		}
+		side()
+		for y, r := range results {
+			VMOVUPS(r, half.Offset((6*y+x)*v.bytes))
+		}
+		if x < 5 {
+			ADDQ(R10, RDX)
+		}
+	}
+	v.zero(bias)
+	TESTQ(R12, R12)
+	JZ(LabelRef("unbiased"))
+	VMOVUPS(Mem{Base: R12}, bias)
+	ADDQ(U32(uint32(v.bytes)), R12)
+	Label("unbiased")
+
+	Comment("R11: the row's offset.")
+	XORQ(R11, R11)
+	for row := 0; row < 4; row++ {
+		rowEnd := fmt.Sprintf("row%d", row)
+		if row > 0 {
+			CMPQ(Mem{Base: RAX, Disp: winOutRows}, Imm(uint64(row)))
+			JLE(LabelRef("next"))
+			ADDQ(R8, R11)
+		}
+		for x := 0; x < 6; x++ {
+			VMOVUPS(half.Offset((6*row+x)*v.bytes), m(x))
+		}
+		side()
+		MOVQ(R11, RDX)
+		for col, y := range results {
+			label := func(what string) string { return fmt.Sprintf("%s%d%d", what, row, col) }
+			if col > 0 {
+				CMPQ(Mem{Base: RAX, Disp: winOutCols}, Imm(uint64(col)))
+				JLE(LabelRef(rowEnd))
+				ADDQ(R9, RDX)
+			}
+			VADDPS(bias, y, y)
+			TESTQ(U32(flagAccumulate), RBX)
+			JZ(LabelRef(label("res")))
+			VADDPS(Mem{Base: RDI, Index: RDX, Scale: 1}, y, y)
+			Label(label("res"))
+			TESTQ(R13, R13)
+			JZ(LabelRef(label("relu")))
+			VADDPS(Mem{Base: R13, Index: RDX, Scale: 1}, y, y)
+			Label(label("relu"))
+			TESTQ(U32(flagReLU), RBX)
+			JZ(LabelRef(label("mask")))
+			VMAXPS(y, zero, y)
+			Label(label("mask"))
+			TESTQ(R14, R14)
+			JZ(LabelRef(label("store")))
+			const lessThan = 0x11
+			VCMPPS(Imm(lessThan), Mem{Base: R14, Index: RDX, Scale: 1}, zero, m(1))
+			VANDPS(m(1), y, y)
+			Label(label("store"))
+			VMOVUPS(y, Mem{Base: RDI, Index: RDX, Scale: 1})
+		}
+		Label(rowEnd)
 	}
 	Label("next")
 	ADDQ(U32(uint32(v.bytes)), RSI)
