@@ -89,9 +89,8 @@ func madeInput(size [3]int, n int) []float32 {
 // The reference numbers were made by the PyTorch reference in float64. A few ReLU
 // inputs lie so near zero that float32 rounding decides their sign, and with it
 // whether a unit's whole gradient passes: the reference's own float32 run is off
-// by 9e-5 below ResNet-50's layer3. Ours flips one unit of one image in layer4 of
-// ResNet-18 at 224x224, the other three images being within 2e-6, and several in
-// ResNet-50. Layers below such a unit have the tolerance flippedTolerance.
+// by 9e-5 below ResNet-50's layer3, and ours flips some there too. Layers below
+// such a unit have the tolerance flippedTolerance.
 var goldens = []struct {
 	file, arch string
 	classes    int
@@ -102,7 +101,7 @@ var goldens = []struct {
 	{"akamaster_resnet20_c10", "resnet20", 10, 1.1, []string{"avgpool", "layer3", "layer2", "layer1"}, nil},
 	{"resnet18_32x32_c10", "resnet18_32x32", 10, 1.1, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, nil},
 	{"resnet18_32x32_c100", "resnet18_32x32", 100, 1.1, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, nil},
-	{"resnet18_224x224_c200", "resnet18_224x224", 200, 1.0, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, []string{"layer3", "layer2", "layer1"}},
+	{"resnet18_224x224_c200", "resnet18_224x224", 200, 1.0, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, nil},
 	{"resnet50_c1000", "resnet50", 1000, 0.9, []string{"avgpool", "layer4", "layer3", "layer2", "layer1"}, []string{"layer3", "layer2", "layer1"}},
 }
 

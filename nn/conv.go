@@ -190,14 +190,6 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 	}
 }
 
-// The largest of Winograd's forms that a pass uses. Rounding in the forward pass decides
-// the sign of ReLU inputs near zero, and with it whether a unit's whole gradient
-// passes; the backward pass is linear and may round more coarsely.
-const (
-	forwardOutputs  = 2
-	backwardOutputs = 4
-)
-
 // forwardConv plans out = conv(in) + bias.
 func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolution {
 	cin, cout, size := in.geom.channels, out.geom.channels, c.k.Size
@@ -206,7 +198,7 @@ func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolutio
 		bias = kernel.Aligned(out.geom.stride)
 		copy(bias, c.bias)
 	}
-	if m := winogradOutputs(c.k, in.geom, out.geom, chunk, forwardOutputs); m > 0 {
+	if m := winogradOutputs(c.k, in.geom, out.geom, chunk); m > 0 {
 		j := newWinogradJob(k, m, in, out, c.k.Pad, func(o, i int) *[9]float32 {
 			return (*[9]float32)(c.weight[(o*cin+i)*9:])
 		})
@@ -238,7 +230,7 @@ func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolutio
 func backwardConv(k *kernel.Set, chunk int, c convOp, gout, gin *buffer) []convolution {
 	var jobs []convolution
 	cin, size, s := gin.geom.channels, c.k.Size, c.k.Stride
-	if m := winogradOutputs(c.k, gin.geom, gout.geom, chunk, backwardOutputs); m > 0 {
+	if m := winogradOutputs(c.k, gin.geom, gout.geom, chunk); m > 0 {
 		return append(jobs, newWinogradJob(k, m, gout, gin, 2-c.k.Pad, func(i, o int) *[9]float32 {
 			var turned [9]float32
 			for t, w := range c.weight[(o*cin+i)*9:][:9] {
@@ -285,7 +277,7 @@ func residues(p int, k ConvShape) []int {
 
 // growForward makes the border that forwardConv reads.
 func growForward(k ConvShape, chunk int, in, out *geometry) {
-	if m := winogradOutputs(k, in, out, chunk, forwardOutputs); m > 0 {
+	if m := winogradOutputs(k, in, out, chunk); m > 0 {
 		growWinograd(m, k.Pad, in, out)
 		return
 	}
@@ -294,7 +286,7 @@ func growForward(k ConvShape, chunk int, in, out *geometry) {
 
 // growBackward makes the border that backwardConv reads.
 func growBackward(k ConvShape, chunk int, in, out *geometry) {
-	if m := winogradOutputs(k, in, out, chunk, backwardOutputs); m > 0 {
+	if m := winogradOutputs(k, in, out, chunk); m > 0 {
 		growWinograd(m, 2-k.Pad, out, in)
 		return
 	}

@@ -43,22 +43,21 @@ const winogradChannels = 32
 // winogradOutputs returns m if a convolution between the layouts is to be done by
 // F(m x m, 3x3), for chunks of up to the given number of images, or 0 if in the
 // direct form. The choice is the least of estimated times: arithmetic, and
-// reading the filters, which grow from 9 to 16 or 36 values, once a block. Largest
-// is the greatest m allowed.
-func winogradOutputs(k ConvShape, in, out *geometry, chunk, largest int) int {
+// reading the filters, which grow from 9 to 16 or 36 values, once a block.
+func winogradOutputs(k ConvShape, in, out *geometry, chunk int) int {
 	if k.Size != 3 || k.Stride != 1 || k.Pad > 2 || in.height < 4 || in.width < 4 ||
 		in.channels < winogradChannels || out.channels < winogradChannels {
 		return 0
 	}
 	pairs := float64(in.stride * out.stride)
-	// A core multiplies and adds at 40 G/s where it reads 4 G floats/s from the
-	// third-level cache and moves 8 G/s in the transforms.
+	// A core that multiplies and adds 40 G/s reads 4 G floats/s of filters from the
+	// third-level cache and transforms 8 G/s.
 	cost := func(planes, rows int) float64 {
 		rows = (chunk*rows + kernel.Rows - 1) / kernel.Rows * kernel.Rows
 		return float64(planes) * pairs * (float64(rows) + 10)
 	}
 	best, least := 0, cost(9, out.height*out.width)
-	for m := 2; m <= largest; m += 2 {
+	for m := 2; m <= 4; m += 2 {
 		side := (m + 2) * (m + 2)
 		patches := ((out.height + m - 1) / m) * ((out.width + m - 1) / m)
 		c := cost(side, patches) + 5*float64(side*chunk*patches*(in.stride+out.stride))
