@@ -38,7 +38,7 @@ type patch struct {
 
 // winogradChannels is the least number of channels at which the transforms
 // repay, measured.
-const winogradChannels = 32
+const winogradChannels = 16
 
 // winogradOutputs returns m if a convolution between the layouts is to be done by
 // F(m x m, 3x3), for chunks of up to the given number of images, or 0 if in the

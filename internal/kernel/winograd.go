@@ -108,8 +108,8 @@ func at(p *float32, byteOffset int64, n int64) []float32 {
 	return unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(p), byteOffset)), n)
 }
 
-// winogradInput is the formula of WinogradInput in portable Go.
-func winogradInput(a *WinogradInput, n int, side func(d *[6]float32)) {
+// winogradInput is the formula of WinogradInput in portable Go, rounded once.
+func winogradInput(a *WinogradInput, n int, side func(d *[6]float64)) {
 	var patch [6][6][]float32
 	for y := range n {
 		for x := range n {
@@ -123,28 +123,29 @@ func winogradInput(a *WinogradInput, n int, side func(d *[6]float32)) {
 		}
 	}
 	for c := range a.Channels {
-		var t [6][6]float32 // by column of the patch
+		var t [6][6]float64 // by column of the patch
 		for x := range n {
 			for y := range n {
-				t[x][y] = patch[y][x][c]
+				t[x][y] = float64(patch[y][x][c])
 			}
 			side(&t[x])
 		}
 		for y := range n {
-			var v [6]float32
+			var v [6]float64
 			for x := range n {
 				v[x] = t[x][y]
 			}
 			side(&v)
 			for x := range n {
-				out[y][x][c] = v[x]
+				out[y][x][c] = float32(v[x])
 			}
 		}
 	}
 }
 
-// winogradOutput is the formula of WinogradOutput in portable Go.
-func winogradOutput(a *WinogradOutput, n int, side func(m *[6]float32)) {
+// winogradOutput is the formula of WinogradOutput in portable Go, rounded once
+// before the epilogue.
+func winogradOutput(a *WinogradOutput, n int, side func(m *[6]float64)) {
 	var in [6][6][]float32
 	for y := range n {
 		for x := range n {
@@ -169,21 +170,21 @@ func winogradOutput(a *WinogradOutput, n int, side func(m *[6]float32)) {
 		bias = at(a.Bias, 0, a.Channels)
 	}
 	for c := range a.Channels {
-		var s [6][6]float32 // by column of the products
+		var s [6][6]float64 // by column of the products
 		for x := range n {
 			for y := range n {
-				s[x][y] = in[y][x][c]
+				s[x][y] = float64(in[y][x][c])
 			}
 			side(&s[x])
 		}
 		for row := range a.Rows {
-			var t [6]float32
+			var t [6]float64
 			for x := range n {
 				t[x] = s[x][row]
 			}
 			side(&t)
 			for col := range a.Cols {
-				y := t[col]
+				y := float32(t[col])
 				if bias != nil {
 					y += bias[c]
 				}
@@ -207,23 +208,23 @@ func winogradOutput(a *WinogradOutput, n int, side func(m *[6]float32)) {
 
 // The sides of F(2x2) and F(4x4), in place.
 
-func inputSide2(d *[6]float32) {
+func inputSide2(d *[6]float64) {
 	d[0], d[1], d[2], d[3] = d[0]-d[2], d[1]+d[2], d[2]-d[1], d[1]-d[3]
 }
 
-func outputSide2(m *[6]float32) {
+func outputSide2(m *[6]float64) {
 	m[0], m[1] = m[0]+m[1]+m[2], m[1]-m[2]-m[3]
 }
 
-func inputSide4(d *[6]float32) {
+func inputSide4(d *[6]float64) {
 	first := squareA*squareB*d[0] - (squareA+squareB)*d[2] + d[4]
 	last := squareA*squareB*d[1] - (squareA+squareB)*d[3] + d[5]
 	ea, oa := d[4]-squareB*d[2], pointA*(d[3]-squareB*d[1])
 	eb, ob := d[4]-squareA*d[2], pointB*(d[3]-squareA*d[1])
-	*d = [6]float32{first, ea + oa, ea - oa, eb + ob, eb - ob, last}
+	*d = [6]float64{first, ea + oa, ea - oa, eb + ob, eb - ob, last}
 }
 
-func outputSide4(m *[6]float32) {
+func outputSide4(m *[6]float64) {
 	p, r, q, s := m[1]+m[2], m[1]-m[2], m[3]+m[4], m[3]-m[4]
 	last := m[5]
 	m[0] += p + q
