@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "avx2", "what to write: avx2, avx512 or winograd")
+	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, winograd or depthwise")
 	flag.Parse()
 	build.ConstraintExpr("!purego")
 	switch *isa {
@@ -28,6 +28,8 @@ func main() {
 		constant := constants()
 		winograd4Input(v, constant)
 		winograd4Output(v, constant)
+	case "depthwise":
+		depthwise(vector{suffix: "AVX2", bytes: 32})
 	default:
 		fmt.Fprintf(os.Stderr, "gen: unknown instruction set %q\n", *isa)
 		os.Exit(2)
