@@ -281,6 +281,11 @@ func growForward(k ConvShape, chunk int, in, out *geometry) {
 		growWinograd(m, k.Pad, in, out)
 		return
 	}
+	growDirect(k, in, out)
+}
+
+// growDirect makes the border that the direct form reads.
+func growDirect(k ConvShape, in, out *geometry) {
 	in.grow(-k.Pad, (out.height-1)*k.Stride+k.Size-1-k.Pad, -k.Pad, (out.width-1)*k.Stride+k.Size-1-k.Pad)
 }
 
@@ -290,6 +295,11 @@ func growBackward(k ConvShape, chunk int, in, out *geometry) {
 		growWinograd(m, 2-k.Pad, out, in)
 		return
 	}
+	growDirectBack(k, in, out)
+}
+
+// growDirectBack makes the border that the direct form's transpose reads.
+func growDirectBack(k ConvShape, in, out *geometry) {
 	reach := func(size int) (first, last int) {
 		for p := range min(k.Stride, size) {
 			for _, i := range residues(p, k) {

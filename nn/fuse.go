@@ -9,17 +9,21 @@ import (
 // A convolution takes with it the batch norm, the addition and the ReLU that
 // follow, so that their work is done at its last write.
 type stage struct {
-	op   op // convOp, affineOp, addOp, maxOp, avgOp, meanOp, shortcutOp or inputOp
+	op   op
 	in   []*value
 	res  *value // added before the ReLU; convolutions only
 	relu bool
-	out  *value
+	// ceiling is what a ReLU6 clips at, beside relu; 0 if nothing.
+	ceiling float32
+	out     *value
 }
 
 // value is an activation that exists in memory.
 type value struct {
 	node *Node
 	relu bool // its gradient passes where it is above zero
+	// ceiling, if not 0, is the least value at which the gradient does not pass.
+	ceiling float32
 	// layer is the index of the wanted layer that this is, or -1. A wanted layer's
 	// gradient is unmasked: it is taken behind the ReLU.
 	layer int
@@ -35,8 +39,9 @@ type value struct {
 }
 
 // masked reports whether contributions to the gradient are masked as they are
-// written. The mask of a sum is the sum of the masked.
-func (v *value) masked() bool { return v.relu && v.layer < 0 }
+// written. The mask of a sum is the sum of the masked. Where the mask is not
+// simply what is above zero, it is applied to the sum.
+func (v *value) masked() bool { return v.relu && v.layer < 0 && v.ceiling == 0 }
 
 // fuse turns the ancestors of output into stages. Nodes of pinned keep an
 // activation of their own.
@@ -67,6 +72,7 @@ func fuse(g *Graph, pinned map[*Node]bool) []*stage {
 		return next[n.id][0]
 	}
 
+	gathered := func(n *Node) bool { return virtual(n, pinned, next[n.id]) }
 	values := make([]*value, len(g.nodes))
 	at := func(n *Node) *value {
 		if values[n.id] == nil {
@@ -77,15 +83,23 @@ func fuse(g *Graph, pinned map[*Node]bool) []*stage {
 	taken := make([]bool, len(g.nodes))
 	var stages []*stage
 	for _, n := range g.nodes {
-		if !needed[n.id] || taken[n.id] {
+		if !needed[n.id] || taken[n.id] || gathered(n) {
 			continue
 		}
 		s := &stage{op: n.op}
 		last := n
 		take := func(m *Node) { taken[m.id], last = true, m }
-		for _, in := range n.inputs {
-			s.in = append(s.in, at(in))
+		var read func(inputs []*Node)
+		read = func(inputs []*Node) {
+			for _, in := range inputs {
+				if gathered(in) {
+					read(in.inputs)
+					continue
+				}
+				s.in = append(s.in, at(in))
+			}
 		}
+		read(n.inputs)
 		switch o := n.op.(type) {
 		case convOp:
 			c := o
@@ -110,20 +124,41 @@ func fuse(g *Graph, pinned map[*Node]bool) []*stage {
 				}
 			}
 			s.op = c
+		case depthwiseOp:
+			for m := only(last); m != nil; m = only(last) {
+				a, ok := m.op.(affineOp)
+				if !ok {
+					break
+				}
+				o = o.fold(a)
+				take(m)
+			}
+			s.op = o
 		case reluOp:
 			s.op, s.relu = affineOp{}, true
+		case clipOp:
+			s.op, s.relu, s.ceiling = affineOp{}, true, o.ceiling
+		case concatOp:
+			s.op = gatherOp{}
+		}
+		if a, ok := s.op.(affineOp); ok && gathered(n.inputs[0]) {
+			s.op = gatherOp(a)
 		}
 		switch s.op.(type) {
-		case convOp, affineOp, addOp:
+		case convOp, depthwiseOp, affineOp, addOp, gatherOp:
 			if m := only(last); m != nil && !s.relu {
-				if _, ok := m.op.(reluOp); ok {
+				switch o := m.op.(type) {
+				case reluOp:
 					s.relu = true
+					take(m)
+				case clipOp:
+					s.relu, s.ceiling = true, o.ceiling
 					take(m)
 				}
 			}
 		}
 		s.out = at(last)
-		s.out.relu = s.relu
+		s.out.relu, s.out.ceiling = s.relu, s.ceiling
 		stages = append(stages, s)
 	}
 	// A fused addition needs its other operand first.

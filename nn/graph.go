@@ -72,8 +72,16 @@ func (g *Graph) add(o op, shape Shape, inputs ...*Node) *Node {
 // Input is the image.
 func (g *Graph) Input(shape Shape) *Node { return g.add(inputOp{}, shape) }
 
-// ConvShape is the geometry of a square convolution.
-type ConvShape struct{ Size, Stride, Pad int }
+// ConvShape is the geometry of a square convolution. Trail is the number of rows
+// and columns of zeros that follow the image beyond Pad: TensorFlow's SAME
+// padding has none in front and some behind when a stride of 2 meets an even
+// size.
+type ConvShape struct{ Size, Stride, Pad, Trail int }
+
+func (k ConvShape) of(s Shape, channels int) Shape {
+	out := func(n int) int { return (n+2*k.Pad+k.Trail-k.Size)/k.Stride + 1 }
+	return Shape{channels, out(s.H), out(s.W)}
+}
 
 // Conv is a convolution. The weight is [out][in][size][size] and fixes the number
 // of output channels; bias may be nil.
@@ -82,11 +90,7 @@ func (g *Graph) Conv(x *Node, weight, bias []float32, k ConvShape) *Node {
 	if len(weight) == 0 || len(weight)%per != 0 || (bias != nil && len(bias) != len(weight)/per) {
 		panic(fmt.Sprintf("nn: convolution of %v by %d weights and %d biases", x.shape, len(weight), len(bias)))
 	}
-	return g.add(convOp{weight, bias, k}, Shape{
-		C: len(weight) / per,
-		H: (x.shape.H+2*k.Pad-k.Size)/k.Stride + 1,
-		W: (x.shape.W+2*k.Pad-k.Size)/k.Stride + 1,
-	}, x)
+	return g.add(convOp{weight, bias, k}, k.of(x.shape, len(weight)/per), x)
 }
 
 // Linear is a linear layer with weight [out][in] on a 1x1 activation; bias may be nil.

@@ -78,8 +78,28 @@ func (p *plain) eval(n *Node, image []float64) []float64 {
 			}
 			return sum
 		})
+	case depthwiseOp:
+		k := op.k
+		each(func(c, y, x int) float64 {
+			sum := 0.0
+			if op.bias != nil {
+				sum = float64(op.bias[c])
+			}
+			for ky := range k.Size {
+				for kx := range k.Size {
+					if iy, ix := y*k.Stride+ky-k.Pad, x*k.Stride+kx-k.Pad; inside(iy, ix) {
+						sum += float64(op.weight[(c*k.Size+ky)*k.Size+kx]) * at(c, iy, ix)
+					}
+				}
+			}
+			return sum
+		})
 	case affineOp:
 		each(func(c, y, x int) float64 { return at(c, y, x)*op.scale[c] + op.shift[c] })
+	case clipOp:
+		each(func(c, y, x int) float64 { return min(max(at(c, y, x), 0), float64(op.ceiling)) })
+	case concatOp:
+		out = slices.Concat(in...)
 	case reluOp:
 		each(func(c, y, x int) float64 { return max(at(c, y, x), 0) })
 	case addOp:
@@ -166,7 +186,7 @@ func normal(r *rand.Rand, n int, scale float64) []float32 {
 
 func conv(g *Graph, r *rand.Rand, x *Node, out, size, stride, pad int) *Node {
 	fan := x.shape.C * size * size
-	return g.Conv(x, normal(r, out*fan, math.Sqrt(2/float64(fan))), normal(r, out, 0.3), ConvShape{size, stride, pad})
+	return g.Conv(x, normal(r, out*fan, math.Sqrt(2/float64(fan))), normal(r, out, 0.3), ConvShape{Size: size, Stride: stride, Pad: pad})
 }
 
 func norm(g *Graph, r *rand.Rand, x *Node) *Node {
@@ -341,7 +361,7 @@ func near(t *testing.T, what string, got []float32, want []float64, tolerance fl
 // What an image yields is the same whatever stands beside it and however many
 // workers there are.
 func TestBatchAndWorkersChangeNothing(t *testing.T) {
-	for _, net := range []string{"residual", "projection", "wide"} {
+	for _, net := range []string{"residual", "projection", "wide", "inverted residuals", "dense"} {
 		i := slices.IndexFunc(networks, func(n network) bool { return n.name == net })
 		r := rand.New(rand.NewPCG(3, 4))
 		g, want := networks[i].build(r)

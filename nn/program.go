@@ -161,6 +161,12 @@ func (c *compiler) geometries() {
 			}
 		}
 	}
+	padded := map[*value]bool{} // read by whole vectors
+	for _, s := range c.stages {
+		if _, ok := s.op.(depthwiseOp); ok {
+			padded[s.in[0]] = true
+		}
+	}
 	members := map[*value]int{}
 	for _, v := range c.all {
 		members[find(v)]++
@@ -169,7 +175,7 @@ func (c *compiler) geometries() {
 		r := find(v)
 		if r.geom == nil {
 			r.geom = newGeometry(v.node.shape)
-			if _, ok := v.node.op.(inputOp); ok && members[r] == 1 && !v.wantGrad {
+			if _, ok := v.node.op.(inputOp); ok && members[r] == 1 && !v.wantGrad && !padded[v] {
 				// Packed without gaps, so that a row of taps is one long tap.
 				r.geom.stride = v.node.shape.C
 			}
@@ -177,10 +183,16 @@ func (c *compiler) geometries() {
 		v.geom = r.geom
 	}
 	for _, s := range c.stages {
-		if op, ok := s.op.(convOp); ok {
+		switch op := s.op.(type) {
+		case convOp:
 			growForward(op.k, c.chunk, s.in[0].geom, s.out.geom)
 			if s.in[0].wantGrad {
 				growBackward(op.k, c.chunk, s.in[0].geom, s.out.geom)
+			}
+		case depthwiseOp:
+			growDirect(op.k, s.in[0].geom, s.out.geom)
+			if s.in[0].wantGrad {
+				growDirectBack(op.k, s.in[0].geom, s.out.geom)
 			}
 		}
 	}
@@ -212,6 +224,18 @@ func (c *compiler) forward(want Want) {
 				j.end().flags |= kernel.ReLU
 			}
 			c.emitConv(j)
+		case depthwiseOp:
+			j := forwardDepthwise(c.kernel, op, s.in[0].act, v.act)
+			if s.relu {
+				j.flags |= kernel.ReLU
+			}
+			if s.ceiling > 0 {
+				j.flags, j.ceiling = j.flags|kernel.Clip, s.ceiling
+			}
+			c.packed += int64(len(j.weights))
+			c.emit(j)
+		case gatherOp:
+			c.emit(newGatherJob(op, s.in, v.act, s.relu))
 		case affineOp:
 			c.emit(newAffineJob(op, s.in[0].act, v.act, s.relu))
 		case addOp:
@@ -226,6 +250,9 @@ func (c *compiler) forward(want Want) {
 			c.emit(&shortcutJob{op, s.in[0].act, v.act})
 		default:
 			panic(fmt.Sprintf("nn: no forward pass for %T", op))
+		}
+		if _, ok := s.op.(depthwiseOp); s.ceiling > 0 && !ok {
+			c.emit(&clipJob{v.act, s.ceiling})
 		}
 		for i, n := range want.Layers {
 			if n == v.node {
@@ -279,7 +306,7 @@ func (c *compiler) zeroGradients(want Want) {
 // settle makes v.grad the whole gradient of v, masked if further stages are to
 // read it, and pools it if v is a wanted layer.
 func (c *compiler) settle(v *value, want Want, further bool) {
-	maskHere := v.layer >= 0 && v.relu && further
+	maskHere := (v.layer >= 0 || v.ceiling > 0) && v.relu && further
 	if !v.written {
 		if v.pending != nil && !v.masked() && !maskHere {
 			v.grad, v.pending = v.pending, nil
@@ -296,10 +323,13 @@ func (c *compiler) settle(v *value, want Want, further bool) {
 	}
 	if v.layer >= 0 {
 		j := &poolJob{from: v.grad, layer: v.layer, gradient: true}
-		if maskHere {
+		if maskHere && v.ceiling == 0 {
 			j.mask = v.act
 		}
 		c.emit(j)
+	}
+	if maskHere && v.ceiling > 0 {
+		c.emit(&clipBackJob{v.grad, v.act, v.ceiling})
 	}
 }
 
@@ -343,6 +373,10 @@ func (c *compiler) propagate(s *stage) {
 		}
 		return
 	}
+	if op, ok := s.op.(gatherOp); ok {
+		c.spread(op, g, s.in)
+		return
+	}
 	x := s.in[0]
 	if !x.wantGrad {
 		return
@@ -350,6 +384,8 @@ func (c *compiler) propagate(s *stage) {
 	switch op := s.op.(type) {
 	case convOp:
 		c.convContribution(op, g, x)
+	case depthwiseOp:
+		c.depthwiseContribution(op, g, x)
 	case affineOp:
 		if op.scale == nil {
 			c.identity(x, g)

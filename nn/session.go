@@ -55,9 +55,10 @@ type workspace struct {
 
 // scratch is a worker's private room.
 type scratch struct {
-	conv     convScratch
-	winograd winogradScratch
-	sums     []float32
+	conv      convScratch
+	winograd  winogradScratch
+	depthwise kernel.DepthwiseArgs
+	sums      []float32
 }
 
 // chunkBytes is how much working memory a worker's chunk may take: enough
