@@ -47,8 +47,12 @@ func (b *builder) image(c, h, w int) *nn.Node {
 
 // conv is a convolution without bias.
 func (b *builder) conv(name string, x *nn.Node, out, size, stride, pad int) *nn.Node {
-	w := b.tensor(name+".weight", out, x.Shape().C, size, size)
-	return b.graph.Conv(x, w, nil, nn.ConvShape{Size: size, Stride: stride, Pad: pad})
+	return b.convOf(name, x, out, nn.ConvShape{Size: size, Stride: stride, Pad: pad})
+}
+
+// convOf is conv for any geometry.
+func (b *builder) convOf(name string, x *nn.Node, out int, k nn.ConvShape) *nn.Node {
+	return b.graph.Conv(x, b.tensor(name+".weight", out, x.Shape().C, k.Size, k.Size), nil, k)
 }
 
 // norm is PyTorch's BatchNorm2d with its default epsilon.

@@ -51,10 +51,11 @@ func made(t testing.TB, name string, classes int, gain float64) *weights.StateDi
 		// An empty checkpoint shows what the family asks for.
 		b := newBuilder(weights.New("nothing"))
 		f.build(b)
+		head := b.layers[len(b.layers)-1].Name + "."
 		sd := weights.New("made")
 		for _, spec := range b.specs {
 			shape := append([]int{}, spec.Shape...)
-			if strings.HasPrefix(spec.Name, "fc.") || strings.HasPrefix(spec.Name, "linear.") {
+			if strings.HasPrefix(spec.Name, head) {
 				shape[0] = classes
 			}
 			n, fan := 1, 1

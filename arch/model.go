@@ -93,6 +93,15 @@ var families = []family{
 	{"resnet34", "ResNet-34 of torchvision", imageNetResNet(basicBlock, 3, 4, 6, 3)},
 	{"resnet50", "ResNet-50 of torchvision", imageNetResNet(bottleneck, 3, 4, 6, 3)},
 	{"resnet101", "ResNet-101 of torchvision", imageNetResNet(bottleneck, 3, 4, 23, 3)},
+	{"wrn_28_10", "Wide ResNet-28-10 for 32x32 images, as OpenOOD trains it on CIFAR", wideResNet(28, 10)},
+	{"densenet_bc_100_12", "DenseNet-BC for 32x32 images, depth 100, growth 12, as OpenOOD's", cifarDenseNet(100, 12)},
+	{"densenet121", "DenseNet-121 of torchvision", imageNetDenseNet(32, 64, 6, 12, 24, 16)},
+	{"densenet169", "DenseNet-169 of torchvision", imageNetDenseNet(32, 64, 6, 12, 32, 32)},
+	{"densenet201", "DenseNet-201 of torchvision", imageNetDenseNet(32, 64, 6, 12, 48, 32)},
+	{"densenet161", "DenseNet-161 of torchvision", imageNetDenseNet(48, 96, 6, 12, 36, 24)},
+	{"lenet", "LeNet-5 with ReLUs for 28x28 images, as OpenOOD trains it on MNIST", leNet},
+	{"mobilenet_v2", "MobileNetV2 of torchvision", mobileNetV2(false)},
+	{"mobilenet_v2_same", "the same with TensorFlow's SAME padding, for checkpoints trained there", mobileNetV2(true)},
 }
 
 // Names lists the architectures that Load knows.

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Compares nac's architectures with PyTorch: logits, pooled states and pooled
+gradients of KL(uniform || softmax) on made weights and images.
+
+    python bench/arch/check.py [--openood CHECKOUT] [--images N] [--keep DIR] [NAME ...]
+
+PyTorch computes in float64 and writes its numbers to a directory; then
+`go test ./arch -run TestPyTorch` compares. Without names all architectures are
+compared for which PyTorch has the network: torchvision has most, a checkout of
+github.com/Jingkang50/OpenOOD the forms for small images. Needs torch,
+torchvision and numpy. The references in arch/testdata/pytorch are this
+script's, with --images 1 --keep arch/testdata/pytorch.
+"""
+import argparse, importlib.util, json, math, os, struct, subprocess, sys, tempfile
+
+import numpy as np
+import torch
+import torchvision.models as tv
+
+U64 = np.uint64
+
+
+def uniform(name, n):
+    """n made values in [0,1): splitmix64 of the name's FNV-1a hash plus the index."""
+    h = 0xCBF29CE484222325
+    for c in name.encode():
+        h = (h ^ c) * 0x100000001B3 % 2**64
+    x = np.arange(n, dtype=U64) + U64((h + 0x9E3779B97F4A7C15) % 2**64)
+    x = (x ^ x >> U64(30)) * U64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> U64(27)) * U64(0x94D049BB133111EB)
+    x ^= x >> U64(31)
+    return (x >> U64(40)).astype(np.float64) / 2**24
+
+
+def fill(model, gain):
+    """Gives every tensor its made values, rounded to float32."""
+    state = {}
+    for name, t in model.state_dict().items():
+        if name.endswith("num_batches_tracked") or name.endswith("relative_position_index"):
+            continue
+        u, s = uniform(name, t.numel()), 2 * uniform(name, t.numel()) - 1
+        if name.endswith("running_var") or (name.endswith("weight") and t.dim() == 1):
+            v = 0.5 + u
+        elif name.endswith("weight"):
+            v = s * (gain * math.sqrt(3 / (t.numel() / t.shape[0])))
+        else:
+            v = 0.1 * s
+        if name.endswith(("class_token", "pos_embedding", "relative_position_bias_table")):
+            v = 0.02 * s
+        state[name] = torch.from_numpy(v.astype(np.float32).reshape(tuple(t.shape))).double()
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected, unexpected
+
+
+def reference(model, layers, head, size, images):
+    """Logits, and the pooled activation and gradient of each layer."""
+    kept = {}
+
+    def keep(name):
+        def hook(_, __, out):
+            out.retain_grad()
+            kept[name] = out
+            return out.clone()  # what follows may work in place
+        return hook
+
+    modules = dict(model.named_modules())
+    for name in layers:
+        if name == "avgpool" and name not in modules:
+            def before(_, args):
+                args[0].retain_grad()
+                kept["avgpool"] = args[0]
+            modules[head].register_forward_pre_hook(before)
+        else:
+            modules[name].register_forward_hook(keep(name))
+    x = (2 * (2 * uniform("input", images * math.prod(size)) - 1)).astype(np.float32)
+    x = torch.from_numpy(x.reshape(images, *size)).double().requires_grad_()
+    logits = model(x)
+    k = logits.shape[1]
+    (-torch.log_softmax(logits, 1).sum() / k).backward()
+    pool = lambda t: (t.sum((2, 3)) if t.dim() == 4 else t).detach().numpy().astype(np.float32)
+    out = {"logits": logits.detach().numpy().astype(np.float32)}
+    for name, t in kept.items():
+        out[name + ".state"], out[name + ".kl_grad"] = pool(t), pool(t.grad)
+    return out
+
+
+def write(path, tensors, metadata):
+    header, offset = {"__metadata__": metadata}, 0
+    for name, t in tensors.items():
+        header[name] = {"dtype": "F32", "shape": list(t.shape), "data_offsets": [offset, offset + t.nbytes]}
+        offset += t.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for t in tensors.values():
+            f.write(np.ascontiguousarray(t).tobytes())
+
+
+def openood(checkout, file, name, *args, **kwargs):
+    spec = importlib.util.spec_from_file_location(file, os.path.join(checkout, "openood/networks", file + ".py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)(*args, **kwargs)
+
+
+RESNET = ["conv1", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool", "fc"]
+DENSENET = ["features.conv0", "features.pool0"] + [
+    f"features.{kind}{i}" for i in (1, 2, 3, 4) for kind in ("denseblock", "transition") if kind + str(i) != "transition4"
+] + ["features.norm5", "avgpool", "classifier"]
+
+K = 10
+# name: how to make it (of a checkout of OpenOOD), gain, image size, layers, last linear layer
+NETWORKS = {
+    "wrn_28_10": (lambda o: openood(o, "wrn", "WideResNet", 28, K, 10), 0.5, 32,
+                  ["conv1", "block1", "block2", "block3", "relu", "avgpool", "fc"], "fc"),
+    "densenet_bc_100_12": (lambda o: openood(o, "densenet", "DenseNet3", num_classes=K), 1.0, 32,
+                           ["conv1", "block1", "trans1", "block2", "trans2", "block3", "relu", "avgpool", "fc"], "fc"),
+    "lenet": (lambda o: openood(o, "lenet", "LeNet", K), 1.4, 28, ["block1", "block2", "block3", "relu", "fc"], "fc"),
+    "resnet18": (lambda _: tv.resnet18(num_classes=K), 1.0, 224, RESNET, "fc"),
+    "resnet34": (lambda _: tv.resnet34(num_classes=K), 1.0, 224, RESNET, "fc"),
+    "resnet50": (lambda _: tv.resnet50(num_classes=K), 0.9, 224, RESNET, "fc"),
+    "resnet101": (lambda _: tv.resnet101(num_classes=K), 0.8, 224, RESNET, "fc"),
+    "densenet121": (lambda _: tv.densenet121(num_classes=K), 1.0, 224, DENSENET, "classifier"),
+    "densenet161": (lambda _: tv.densenet161(num_classes=K), 1.0, 224, DENSENET, "classifier"),
+    "densenet169": (lambda _: tv.densenet169(num_classes=K), 1.0, 224, DENSENET, "classifier"),
+    "densenet201": (lambda _: tv.densenet201(num_classes=K), 1.0, 224, DENSENET, "classifier"),
+    "mobilenet_v2": (lambda _: tv.mobilenet_v2(num_classes=K), 0.8, 224,
+                     [f"features.{i}" for i in range(19)] + ["avgpool", "classifier.1"], "classifier.1"),
+}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--openood", help="checkout of OpenOOD")
+    p.add_argument("--images", type=int, default=2)
+    p.add_argument("--keep", help="directory to keep PyTorch's numbers in; nothing is compared")
+    p.add_argument("names", nargs="*")
+    a = p.parse_args()
+    torch.set_grad_enabled(True)
+    where = a.keep or tempfile.mkdtemp()
+    for name in a.names or NETWORKS:
+        make, gain, size, layers, head = NETWORKS[name]
+        if name in ("wrn_28_10", "densenet_bc_100_12", "lenet") and not a.openood:
+            print(f"{name}: skipped, as there is no --openood", file=sys.stderr)
+            continue
+        model = make(a.openood).double().eval()
+        fill(model, gain)
+        tensors = reference(model, layers, head, (3, size, size), a.images)
+        print(name, sum(t.numel() for t in model.parameters()), "parameters; logits", tensors["logits"][0, :4])
+        write(os.path.join(where, name + ".safetensors"), tensors,
+              {"gain": str(gain), "parameters": str(sum(t.numel() for t in model.parameters()))})
+    if not a.keep:
+        root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
+        sys.exit(subprocess.call(["go", "test", "./arch", "-count=1", "-run", "TestPyTorch", "-v"], cwd=root,
+                                 env=dict(os.environ, NAC_PYTORCH=os.path.abspath(where))))
+
+
+if __name__ == "__main__":
+    main()
