@@ -35,6 +35,7 @@ type convJob struct {
 	weights   []float32 // [panel][tap][cin][tile.Width]
 	panels    int
 	panelSize int
+	panelIn   []int   // the first input channel that each panel reads; nil for 0
 	tapOff    []int64 // bytes
 	cin       int
 	// Byte offsets of each pixel of an image, and from image to image.
@@ -51,8 +52,8 @@ type tap struct {
 }
 
 // newConvJob packs a product of taps over cin channels of in yielding cout
-// channels of out.
-func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout int) *convJob {
+// channels of out, in groups.
+func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout, groups int) *convJob {
 	slices.SortFunc(taps, func(a, b tap) int { return cmp.Or(cmp.Compare(a.dy, b.dy), cmp.Compare(a.dx, b.dx)) })
 	j := &convJob{in: in, out: out, tile: k.Tile(out.geom.stride)}
 	ig := in.geom
@@ -62,6 +63,10 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout int) *conv
 		run = rowLength(taps)
 	}
 	j.cin = cin
+	if groups > 1 {
+		run = 1
+		j.group(k, cin, cout, groups)
+	}
 	if run > 1 {
 		j.cin = run * ig.stride
 	}
@@ -75,9 +80,15 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout int) *conv
 	for p := range j.panels {
 		for t, tp := range taps {
 			base := p*j.panelSize + (t/run*j.cin+t%run*ig.stride)*w
-			for c := range cin {
+			first, count := 0, cin
+			if j.panelIn != nil {
+				first, count = j.panelIn[p], min(j.cin, cin-j.panelIn[p])
+			}
+			for c := range count {
 				for l := 0; l < w && p*w+l < cout; l++ {
-					j.weights[base+c*w+l] = tp.weight(c, p*w+l)
+					if o := p*w + l; groups == 1 || (first+c)/(cin/groups) == o/(cout/groups) {
+						j.weights[base+c*w+l] = tp.weight(first+c, o)
+					}
 				}
 			}
 		}
@@ -88,6 +99,27 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout int) *conv
 	const cache = 128 << 10
 	j.block = min(max(cache/(4*ig.stride), 48), 192) / kernel.Rows * kernel.Rows
 	return j
+}
+
+// group lets every panel read only the input channels of its own groups.
+func (j *convJob) group(k *kernel.Set, cin, cout, groups int) {
+	per := cout / groups
+	for _, t := range k.Tiles() {
+		// Wider than a group would be wasted; the last tile is the narrowest.
+		if j.tile = t; t.Width <= per && j.out.geom.stride%t.Width == 0 {
+			break
+		}
+	}
+	w := j.tile.Width
+	j.cin = 0
+	for lane := 0; lane < j.out.geom.stride; lane += w {
+		first, last := min(lane, cout-1)/per, min(lane+w-1, cout-1)/per
+		j.panelIn = append(j.panelIn, first*(cin/groups))
+		j.cin = max(j.cin, (last+1-first)*(cin/groups))
+	}
+	for p, first := range j.panelIn {
+		j.panelIn[p] = min(first, cin-j.cin)
+	}
 }
 
 // rowLength returns the length of the runs of horizontal neighbours into which
@@ -166,9 +198,9 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 		}
 	}
 
-	a := &c.args
+	a, inSlab := &c.args, ws.slabs[j.in.slab]
 	*a = kernel.TileArgs{
-		In: &ws.slabs[j.in.slab][0], TapOff: &j.tapOff[0],
+		In: &inSlab[0], TapOff: &j.tapOff[0],
 		Taps: int64(len(j.tapOff)), Cin: int64(j.cin), Flags: j.flags,
 		InOff: &c.in[0], OutOff: &c.out[0], Count: int64(tiles),
 	}
@@ -176,6 +208,9 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 	for panel := group * j.panels / groups; panel < (group+1)*j.panels/groups; panel++ {
 		lane := panel * j.tile.Width
 		a.Weights = &j.weights[panel*j.panelSize]
+		if j.panelIn != nil {
+			a.In = &inSlab[j.panelIn[panel]]
+		}
 		a.Out = &outSlab[lane]
 		if j.bias != nil {
 			a.Bias = &j.bias[lane]
@@ -193,6 +228,7 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 // forwardConv plans out = conv(in) + bias.
 func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolution {
 	cin, cout, size := in.geom.channels, out.geom.channels, c.k.Size
+	per := cin / c.k.groups()
 	var bias []float32
 	if c.bias != nil {
 		bias = kernel.Aligned(out.geom.stride)
@@ -209,11 +245,11 @@ func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolutio
 	for ky := range size {
 		for kx := range size {
 			taps = append(taps, tap{ky - c.k.Pad, kx - c.k.Pad, func(i, o int) float32 {
-				return c.weight[((o*cin+i)*size+ky)*size+kx]
+				return c.weight[((o*per+i%per)*size+ky)*size+kx]
 			}})
 		}
 	}
-	j := newConvJob(k, in, out, taps, cin, cout)
+	j := newConvJob(k, in, out, taps, cin, cout, c.k.groups())
 	j.bias = bias
 	for y := range out.geom.height {
 		for x := range out.geom.width {
@@ -230,6 +266,7 @@ func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolutio
 func backwardConv(k *kernel.Set, chunk int, c convOp, gout, gin *buffer) []convolution {
 	var jobs []convolution
 	cin, size, s := gin.geom.channels, c.k.Size, c.k.Stride
+	per := cin / c.k.groups()
 	if m := winogradOutputs(c.k, gin.geom, gout.geom, chunk); m > 0 {
 		return append(jobs, newWinogradJob(k, m, gout, gin, 2-c.k.Pad, func(i, o int) *[9]float32 {
 			var turned [9]float32
@@ -245,14 +282,14 @@ func backwardConv(k *kernel.Set, chunk int, c convOp, gout, gin *buffer) []convo
 			for _, ky := range residues(py, c.k) {
 				for _, kx := range residues(px, c.k) {
 					taps = append(taps, tap{(py + c.k.Pad - ky) / s, (px + c.k.Pad - kx) / s, func(o, i int) float32 {
-						return c.weight[((o*cin+i)*size+ky)*size+kx]
+						return c.weight[((o*per+i%per)*size+ky)*size+kx]
 					}})
 				}
 			}
 			if len(taps) == 0 {
 				continue
 			}
-			j := newConvJob(k, gout, gin, taps, gout.geom.channels, cin)
+			j := newConvJob(k, gout, gin, taps, gout.geom.channels, cin, c.k.groups())
 			for y := py; y < gin.geom.height; y += s {
 				for x := px; x < gin.geom.width; x += s {
 					j.pixel(gout.geom.offset(y/s, x/s), gin.geom.offset(y, x))

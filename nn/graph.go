@@ -46,8 +46,12 @@ type (
 	reluOp   struct{}
 	addOp    struct{}
 	maxOp    struct{ window }
-	avgOp    struct{ window }
-	meanOp   struct{}
+	// avgOp counts the border as zeros unless inner.
+	avgOp struct {
+		window
+		inner bool
+	}
+	meanOp struct{}
 	// shortcutOp is He et al.'s option A.
 	shortcutOp struct{ stride, before int }
 )
@@ -75,19 +79,22 @@ func (g *Graph) Input(shape Shape) *Node { return g.add(inputOp{}, shape) }
 // ConvShape is the geometry of a square convolution. Trail is the number of rows
 // and columns of zeros that follow the image beyond Pad: TensorFlow's SAME
 // padding has none in front and some behind when a stride of 2 meets an even
-// size.
-type ConvShape struct{ Size, Stride, Pad, Trail int }
+// size. Groups of channels, if more than 1, are convolved each by itself.
+type ConvShape struct{ Size, Stride, Pad, Trail, Groups int }
+
+func (k ConvShape) groups() int { return max(k.Groups, 1) }
 
 func (k ConvShape) of(s Shape, channels int) Shape {
 	out := func(n int) int { return (n+2*k.Pad+k.Trail-k.Size)/k.Stride + 1 }
 	return Shape{channels, out(s.H), out(s.W)}
 }
 
-// Conv is a convolution. The weight is [out][in][size][size] and fixes the number
-// of output channels; bias may be nil.
+// Conv is a convolution. The weight is [out][in/groups][size][size] and fixes the
+// number of output channels; bias may be nil.
 func (g *Graph) Conv(x *Node, weight, bias []float32, k ConvShape) *Node {
-	per := x.shape.C * k.Size * k.Size
-	if len(weight) == 0 || len(weight)%per != 0 || (bias != nil && len(bias) != len(weight)/per) {
+	groups := k.groups()
+	per := x.shape.C / groups * k.Size * k.Size
+	if x.shape.C%groups != 0 || len(weight) == 0 || len(weight)/max(per, 1)%groups != 0 || len(weight)%per != 0 || (bias != nil && len(bias) != len(weight)/per) {
 		panic(fmt.Sprintf("nn: convolution of %v by %d weights and %d biases", x.shape, len(weight), len(bias)))
 	}
 	return g.add(convOp{weight, bias, k}, k.of(x.shape, len(weight)/per), x)
@@ -139,7 +146,32 @@ func (g *Graph) MaxPool(x *Node, size, stride, pad int) *Node {
 // AvgPool is average pooling; the border counts as zeros, as in PyTorch's default.
 func (g *Graph) AvgPool(x *Node, size, stride, pad int) *Node {
 	w := window{size, stride, pad}
-	return g.add(avgOp{w}, w.of(x.shape), x)
+	return g.add(avgOp{w, false}, w.of(x.shape), x)
+}
+
+// Pool describes a pooling whose windows may leave the image.
+type Pool struct {
+	Size, Stride, Pad int
+	// Height and Width are those of the output; every window must touch the image.
+	Height, Width int
+	// Average pools by the mean instead of the largest; Inner leaves the border out of
+	// the mean, which is zeros otherwise.
+	Average, Inner bool
+}
+
+// Pool is max or average pooling to an output size that need not be the usual
+// one: that of PyTorch's ceil_mode, or of padding behind the image only.
+func (g *Graph) Pool(x *Node, p Pool) *Node {
+	w := window{p.Size, p.Stride, p.Pad}
+	fits := func(out, size int) bool { return out > 0 && (out-1)*p.Stride-p.Pad < size && p.Pad < p.Size }
+	if !fits(p.Height, x.shape.H) || !fits(p.Width, x.shape.W) {
+		panic(fmt.Sprintf("nn: pooling of %v by %+v", x.shape, p))
+	}
+	s := Shape{x.shape.C, p.Height, p.Width}
+	if p.Average {
+		return g.add(avgOp{w, p.Inner}, s, x)
+	}
+	return g.add(maxOp{w}, s, x)
 }
 
 // GlobalAvgPool is the mean over space.

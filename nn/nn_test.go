@@ -60,18 +60,32 @@ func (p *plain) eval(n *Node, image []float64) []float64 {
 	switch op := n.op.(type) {
 	case inputOp:
 		copy(out, image)
+	case mulOp:
+		for i := range out {
+			out[i] = in[0][i] * in[1][i%len(in[1])]
+			if len(in[1]) < len(out) {
+				out[i] = in[0][i] * in[1][i/(is.H*is.W)]
+			}
+		}
+	case pointwiseOp:
+		for i := range out {
+			out[i] = functions[op.f].value(in[0][i])
+		}
+	case selectOp:
+		each(func(c, y, x int) float64 { return at(op.index[c], y, x) })
 	case convOp:
 		k := op.k
+		per, cout := is.C/k.groups(), s.C/k.groups()
 		each(func(c, y, x int) float64 {
 			sum := 0.0
 			if op.bias != nil {
 				sum = float64(op.bias[c])
 			}
-			for i := range is.C {
+			for i := range per {
 				for ky := range k.Size {
 					for kx := range k.Size {
 						if iy, ix := y*k.Stride+ky-k.Pad, x*k.Stride+kx-k.Pad; inside(iy, ix) {
-							sum += float64(op.weight[((c*is.C+i)*k.Size+ky)*k.Size+kx]) * at(i, iy, ix)
+							sum += float64(op.weight[((c*per+i)*k.Size+ky)*k.Size+kx]) * at(c/cout*per+i, iy, ix)
 						}
 					}
 				}
@@ -120,13 +134,17 @@ func (p *plain) eval(n *Node, image []float64) []float64 {
 		})
 	case avgOp:
 		each(func(c, y, x int) float64 {
-			sum := 0.0
+			sum, count := 0.0, 0
 			for ky := range op.size {
 				for kx := range op.size {
 					if iy, ix := y*op.stride+ky-op.pad, x*op.stride+kx-op.pad; inside(iy, ix) {
 						sum += at(c, iy, ix)
+						count++
 					}
 				}
+			}
+			if op.inner {
+				return sum / float64(count)
 			}
 			return sum / float64(op.size*op.size)
 		})

@@ -177,7 +177,7 @@ func (j *maxBackJob) run(ws *workspace, _, image, _ int, _ *scratch) {
 }
 
 type avgJob struct {
-	window
+	avgOp
 	in, out *buffer
 }
 
@@ -190,6 +190,9 @@ func (j *avgJob) run(ws *workspace, _, image, _ int, _ *scratch) {
 		y0, y1 := j.span(oy, g.height)
 		for ox := range j.out.geom.width {
 			x0, x1 := j.span(ox, g.width)
+			if j.inner {
+				share = 1 / float32((y1-y0)*(x1-x0))
+			}
 			dst := ws.pixel(j.out, image, oy, ox)
 			clear(dst)
 			for y := y0; y < y1; y++ {
@@ -207,7 +210,7 @@ func (j *avgJob) run(ws *workspace, _, image, _ int, _ *scratch) {
 }
 
 type avgBackJob struct {
-	window
+	avgOp
 	from, to, mask *buffer
 }
 
@@ -220,6 +223,9 @@ func (j *avgBackJob) run(ws *workspace, _, image, _ int, _ *scratch) {
 		y0, y1 := j.span(oy, g.height)
 		for ox := range j.from.geom.width {
 			x0, x1 := j.span(ox, g.width)
+			if j.inner {
+				share = 1 / float32((y1-y0)*(x1-x0))
+			}
 			grad := ws.pixel(j.from, image, oy, ox)
 			for y := y0; y < y1; y++ {
 				for x := x0; x < x1; x++ {

@@ -155,9 +155,11 @@ func (c *compiler) geometries() {
 			union(s.res, s.out)
 		}
 		switch s.op.(type) {
-		case addOp, affineOp:
+		case addOp, affineOp, mulOp, pointwiseOp:
 			for _, in := range s.in {
-				union(in, s.out)
+				if in.node.shape == s.out.node.shape {
+					union(in, s.out)
+				}
 			}
 		}
 	}
@@ -234,6 +236,12 @@ func (c *compiler) forward(want Want) {
 			}
 			c.packed += int64(len(j.weights))
 			c.emit(j)
+		case mulOp:
+			c.emit(&mulJob{s.in[0].act, s.in[1].act, v.act})
+		case pointwiseOp:
+			c.emit(&pointwiseJob{s.in[0].act, v.act, functions[op.f].value})
+		case selectOp:
+			c.emit(&selectJob{op, s.in[0].act, v.act})
 		case gatherOp:
 			c.emit(newGatherJob(op, s.in, v.act, s.relu))
 		case affineOp:
@@ -245,7 +253,7 @@ func (c *compiler) forward(want Want) {
 		case maxOp:
 			c.emit(&maxJob{op.window, s.in[0].act, v.act})
 		case avgOp:
-			c.emit(&avgJob{op.window, s.in[0].act, v.act})
+			c.emit(&avgJob{op, s.in[0].act, v.act})
 		case shortcutOp:
 			c.emit(&shortcutJob{op, s.in[0].act, v.act})
 		default:
@@ -373,8 +381,12 @@ func (c *compiler) propagate(s *stage) {
 		}
 		return
 	}
-	if op, ok := s.op.(gatherOp); ok {
+	switch op := s.op.(type) {
+	case gatherOp:
 		c.spread(op, g, s.in)
+		return
+	case mulOp:
+		c.product(g, s.in[0], s.in[1])
 		return
 	}
 	x := s.in[0]
@@ -386,6 +398,12 @@ func (c *compiler) propagate(s *stage) {
 		c.convContribution(op, g, x)
 	case depthwiseOp:
 		c.depthwiseContribution(op, g, x)
+	case pointwiseOp:
+		c.prepare(x)
+		c.emit(&pointwiseBackJob{g, x.grad, x.act, x.mask(), functions[op.f].gradient})
+	case selectOp:
+		c.prepare(x)
+		c.emit(&selectBackJob{op, g, x.grad, x.mask()})
 	case affineOp:
 		if op.scale == nil {
 			c.identity(x, g)
@@ -401,7 +419,7 @@ func (c *compiler) propagate(s *stage) {
 		c.emit(&maxBackJob{op.window, g, x.grad, x.act, x.masked()})
 	case avgOp:
 		c.prepare(x)
-		c.emit(&avgBackJob{op.window, g, x.grad, x.mask()})
+		c.emit(&avgBackJob{op, g, x.grad, x.mask()})
 	case shortcutOp:
 		c.prepare(x)
 		c.emit(&shortcutBackJob{op, g, x.grad, x.mask()})

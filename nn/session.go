@@ -59,6 +59,7 @@ type scratch struct {
 	winograd  winogradScratch
 	depthwise kernel.DepthwiseArgs
 	sums      []float32
+	totals    []float32
 }
 
 // chunkBytes is how much working memory a worker's chunk may take: enough
@@ -94,7 +95,7 @@ func (p *Program) NewSession() *Session {
 		}
 		w.scratch.conv.in = make([][kernel.Rows]int64, maxBlockTiles)
 		w.scratch.conv.out = make([][kernel.Rows]int64, maxBlockTiles)
-		w.scratch.sums = make([]float32, widest)
+		w.scratch.sums, w.scratch.totals = make([]float32, widest), make([]float32, widest)
 		w.scratch.winograd.grow(p.jobs)
 		w.loop = func() {
 			s.work(w)

@@ -45,7 +45,7 @@ const winogradChannels = 16
 // direct form. The choice is the least of estimated times: arithmetic, and
 // reading the filters, which grow from 9 to 16 or 36 values, once a block.
 func winogradOutputs(k ConvShape, in, out *geometry, chunk int) int {
-	if k.Size != 3 || k.Stride != 1 || k.Pad > 2 || in.height < 4 || in.width < 4 ||
+	if k.Size != 3 || k.Stride != 1 || k.Groups > 1 || k.Pad > 2 || in.height < 4 || in.width < 4 ||
 		in.channels < winogradChannels || out.channels < winogradChannels {
 		return 0
 	}

@@ -1,0 +1,60 @@
+package nn
+
+import "math/rand/v2"
+
+// Operations of the networks that exporters write.
+func init() {
+	networks = append(networks,
+		network{"groups", func(r *rand.Rand) (*Graph, Want) {
+			// ResNeXt and RegNet: narrow groups, odd ones and wide ones.
+			g := NewGraph()
+			grouped := func(x *Node, out, size, stride, pad, groups int) *Node {
+				k := ConvShape{Size: size, Stride: stride, Pad: pad, Groups: groups}
+				return g.Conv(x, normal(r, out*x.shape.C/groups*size*size, 0.2), normal(r, out, 0.2), k)
+			}
+			a := g.ReLU(conv(g, r, g.Input(Shape{3, 8, 7}), 32, 3, 1, 1))
+			b := g.ReLU(norm(g, r, grouped(a, 64, 3, 1, 1, 8)))
+			c := g.ReLU(g.Add(grouped(b, 36, 3, 2, 1, 4), grouped(b, 36, 1, 2, 0, 2)))
+			d := g.ReLU(grouped(grouped(c, 72, 3, 1, 1, 3), 128, 1, 1, 0, 2))
+			l, f := head(g, r, d, 6)
+			return g, Want{Logits: l, Feature: f, Layers: []*Node{d, c, b, a}, Gradients: true}
+		}},
+		network{"excitation", func(r *rand.Rand) (*Graph, Want) {
+			// MobileNetV3 and EfficientNet: a factor for each channel, smooth functions.
+			g := NewGraph()
+			x := conv(g, r, g.Input(Shape{3, 7, 6}), 20, 3, 1, 1)
+			a := g.Apply(SiLU, x)
+			s := g.ReLU(conv(g, r, g.GlobalAvgPool(a), 8, 1, 1, 0))
+			b := g.Mul(a, g.Apply(Sigmoid, conv(g, r, s, 20, 1, 1, 0)))
+			c := g.Apply(HardSwish, conv(g, r, b, 24, 1, 1, 0))
+			e := g.Mul(c, g.Apply(HardSigmoid, conv(g, r, g.ReLU(conv(g, r, g.GlobalAvgPool(c), 8, 1, 1, 0)), 24, 1, 1, 0)))
+			d := g.Mul(g.Apply(Tanh, e), g.ReLU(g.Apply(Erf, conv(g, r, e, 24, 1, 1, 0))))
+			l, f := head(g, r, d, 6)
+			return g, Want{Logits: l, Feature: f, Layers: []*Node{d, c, b, a, x}, Gradients: true}
+		}},
+		network{"shuffle", func(r *rand.Rand) (*Graph, Want) {
+			g := NewGraph()
+			a := g.ReLU(conv(g, r, g.Input(Shape{3, 6, 6}), 20, 3, 1, 1))
+			half := func(from, step int) []int {
+				var index []int
+				for i := range 10 {
+					index = append(index, from+i*step)
+				}
+				return index
+			}
+			b := g.Concat(g.Select(a, half(0, 1)), g.ReLU(conv(g, r, g.Select(a, half(10, 1)), 10, 3, 1, 1)))
+			c := conv(g, r, g.Select(b, append(half(0, 2), 1, 3, 3)), 20, 3, 1, 1)
+			l, f := head(g, r, c, 6)
+			return g, Want{Logits: l, Feature: f, Layers: []*Node{c, b, a}, Gradients: true}
+		}},
+		network{"open pools", func(r *rand.Rand) (*Graph, Want) {
+			g := NewGraph()
+			a := conv(g, r, g.Input(Shape{3, 10, 13}), 16, 3, 1, 1)
+			b := g.Pool(a, Pool{Size: 3, Stride: 2, Height: 5, Width: 6})
+			c := g.Pool(norm(g, r, b), Pool{Size: 3, Stride: 2, Pad: 1, Height: 3, Width: 3, Average: true, Inner: true})
+			d := g.Pool(c, Pool{Size: 2, Stride: 2, Height: 2, Width: 2, Average: true})
+			l, f := head(g, r, d, 6)
+			return g, Want{Logits: l, Feature: f, Layers: []*Node{c, b, a}, Gradients: true}
+		}},
+	)
+}
