@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Compares ONNX models imported by nac with PyTorch, from which they are exported.
+
+    python bench/onnx/check.py [--opset N] [--models DIR] [NAME ...]
+
+For each network of torchvision: made weights, export, logits of both; then the
+pooled state of every module that PyTorch runs is looked for among the layers of
+the imported model, and its pooled gradient of KL(uniform || softmax) compared
+with that of the layer found. PyTorch computes in float64. Needs torch, torchvision,
+numpy and onnx; models go to DIR, by default a temporary folder.
+"""
+import argparse, json, os, struct, subprocess, sys, tempfile, warnings
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../arch"))
+import numpy as np
+import torch
+import torchvision.models as tv
+
+import check as arch
+
+NETWORKS = {
+    # name: gain of the made weights
+    "resnet18": 1.0, "resnet50": 0.9, "wide_resnet50_2": 0.9, "resnext50_32x4d": 0.9,
+    "regnet_x_400mf": 1.0, "regnet_y_400mf": 1.0, "vgg11": 1.2, "vgg16_bn": 1.0, "alexnet": 1.2,
+    "squeezenet1_0": 1.2, "squeezenet1_1": 1.2, "densenet121": 1.0,
+    "shufflenet_v2_x1_0": 1.0, "mobilenet_v2": 0.8, "mobilenet_v3_small": 1.0, "mobilenet_v3_large": 1.0,
+    "mnasnet1_0": 0.9, "efficientnet_b0": 1.0, "googlenet": 1.0, "convnext_tiny": 1.0,
+    "vit_b_16": 1.4, "swin_t": 1.4,
+}
+
+
+def states(model, x):
+    kept, undo = {}, []
+
+    def keep(name):
+        def hook(_, __, out):
+            if isinstance(out, torch.Tensor) and out.requires_grad and out.dim() in (2, 4):
+                out.retain_grad()
+                kept[name] = out
+                return out.clone()
+        return hook
+
+    for name, module in model.named_modules():
+        if name:
+            undo.append(module.register_forward_hook(keep(name)))
+    logits = model(x.requires_grad_())
+    (-torch.log_softmax(logits, 1).sum() / logits.shape[1]).backward()
+    pool = lambda t: (t.sum((2, 3)) if t.dim() == 4 else t).detach().numpy()
+    for u in undo:
+        u.remove()
+    return logits.detach().numpy(), {k: (pool(v), pool(v.grad)) for k, v in kept.items() if v.grad is not None}
+
+
+def read(path):
+    with open(path, "rb") as f:
+        n = struct.unpack("<Q", f.read(8))[0]
+        header, data = json.loads(f.read(n)), f.read()
+    header.pop("__metadata__", None)
+    return {k: np.frombuffer(data[v["data_offsets"][0]:v["data_offsets"][1]], np.float32).reshape(v["shape"])
+            for k, v in header.items()}
+
+
+def off(a, b):
+    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)) if a.shape == b.shape else np.inf
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--opset", type=int, default=17)
+    p.add_argument("--models")
+    p.add_argument("--tolerance", type=float, default=1e-4)
+    p.add_argument("names", nargs="*")
+    a = p.parse_args()
+    warnings.filterwarnings("ignore")
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
+    where = a.models or tempfile.mkdtemp()
+    os.makedirs(where, exist_ok=True)
+    tool = os.path.join(where, "nac-onnx")
+    subprocess.check_call(["go", "build", "-o", tool, "./bench/onnx"], cwd=root)
+    bad = 0
+    for name in a.names or NETWORKS:
+        extra = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+        model = tv.get_model(name, weights=None, num_classes=10, **extra).double().eval()
+        arch.fill(model, NETWORKS[name])
+        x = (2 * (2 * arch.uniform("input", 3 * 224 * 224) - 1)).astype(np.float32).reshape(1, 3, 224, 224)
+        path, given, got = (os.path.join(where, name + e) for e in (".onnx", ".input", ".output"))
+        torch.onnx.export(model.float(), torch.from_numpy(x), path, opset_version=a.opset, dynamo=False,
+                          input_names=["input"], dynamic_axes={"input": {0: "N"}})
+        logits, modules = states(model.double(), torch.from_numpy(x).double())
+        arch.write(given, {"input": x}, {})
+        run = subprocess.run([tool, path, given, got], capture_output=True, text=True)
+        if run.returncode:
+            print(f"{name}: {run.stderr.strip()}", flush=True)
+            bad += 1
+            continue
+        ours = read(got)
+        found, worst, worst_name = 0, 0.0, ""
+        for module, (z, g) in modules.items():
+            errors = [off(ours[k[:-1] + "g"], g) for k in ours if k.endswith("|z") and off(ours[k], z) < a.tolerance]
+            if errors:
+                found += 1
+                if min(errors) > worst:
+                    worst, worst_name = min(errors), module
+        e = off(ours["logits"], logits)
+        ok = e < a.tolerance and worst < a.tolerance and found > 3
+        bad += not ok
+        print(f"{name}: {'ok' if ok else 'DIFFERS'}: logits off by {e:.1e}; {found} of {len(modules)} modules found, "
+              f"gradients off by {worst:.1e} {worst_name}", flush=True)
+    sys.exit(bad > 0)
+
+
+if __name__ == "__main__":
+    main()
