@@ -172,12 +172,9 @@ func (c *call) square(v, h span, w *tensor) (nn.ConvShape, []float32, error) {
 			}
 			k := nn.ConvShape{Size: size, Stride: stride, Pad: v.before + top}
 			// Zeros behind the image only decide the size of the output.
-			for trail := -size - 2*k.Pad; trail <= 2*size; trail++ {
-				k.Trail = trail
-				room := func(s span) int { return s.in + 2*k.Pad + trail - size }
-				if room(v) >= 0 && room(h) >= 0 && room(v)/stride+1 == v.out && room(h)/stride+1 == h.out {
-					return k, c.embedded(w, v, h, size, top, left), c.roomFor(w, size)
-				}
+			least := func(s span) int { return (s.out-1)*stride + size - s.in - 2*k.Pad }
+			if k.Trail = max(least(v), least(h)); k.Trail < min(least(v), least(h))+stride {
+				return k, c.embedded(w, v, h, size, top, left), c.roomFor(w, size)
 			}
 		}
 		if size > max(v.reach(), h.reach())+2*stride+8 {

@@ -8,7 +8,7 @@ import (
 
 // maxFolded bounds a constant that is computed and not stored: shapes and small
 // tables are, weights are not.
-const maxFolded = 1 << 26
+const maxFolded = 1 << 25
 
 // foldable are the operations that are computed at import when all their inputs
 // are constants.

@@ -36,14 +36,17 @@ type importer struct {
 	linears map[*nn.Node]linear
 	layers  []arch.NamedNode
 	named   map[string]bool
-	floats  int64 // of all activations of an image
-	size    int64 // of the model's file
+	// What an image's activations, all constants for channels, and constants that
+	// were computed hold altogether.
+	floats, channels, folded int64
 }
 
 // Limits that keep a small hostile file from asking for all memory.
 const (
 	maxActivation = 1 << 27 // values of one activation
 	maxTotal      = 1 << 31 // of all
+	maxChannels   = 1 << 25 // channels of all
+	maxAllFolded  = 1 << 27 // values of all computed constants
 )
 
 // Load reads a model from a file; external data lie in files beside it.
@@ -51,7 +54,7 @@ const (
 // The network's input is the model's only input that is no initializer, N×C×H×W,
 // its logits are the first output; a softmax at the end is left out. Every
 // operation's output is a layer, named like the node, or like the value where
-// the node has no name.
+// the node has no name or several outputs.
 func Load(path string) (*arch.Model, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -81,7 +84,7 @@ func decode(name, dir string, data []byte) (model *arch.Model, err error) {
 	}
 	m := &importer{
 		dir: dir, graph: nn.NewGraph(), values: map[string]*value{}, stored: map[string]*tensorProto{},
-		linears: map[*nn.Node]linear{}, named: map[string]bool{}, size: int64(len(data)),
+		linears: map[*nn.Node]linear{}, named: map[string]bool{},
 	}
 	model, err = m.run(strings.TrimSuffix(name, ".onnx"), p)
 	if err != nil {
@@ -177,7 +180,8 @@ func (m *importer) account(s nn.Shape) error {
 			return fmt.Errorf("an activation of %v is too large", s)
 		}
 	}
-	if m.floats += n; m.floats > maxTotal {
+	m.floats, m.channels = m.floats+n, m.channels+int64(s.C)
+	if m.floats > maxTotal || m.channels > maxChannels {
 		return errors.New("activations are too large altogether")
 	}
 	return nil
@@ -252,12 +256,10 @@ func (m *importer) convert(n *node) error {
 		}
 		m.values[name] = v
 		if v.view != nil {
-			if i == 0 {
-				m.layer(n.name, v.view.node)
+			if n.name != "" && len(out) == 1 {
+				name = n.name
 			}
-			if n.name == "" || i > 0 {
-				m.layer(name, v.view.node)
-			}
+			m.layer(name, v.view.node)
 		}
 	}
 	return nil
@@ -295,7 +297,13 @@ func (m *importer) apply(n *node, in []*value, constant bool) ([]*value, error) 
 			}
 		}
 		t, err := fold(n, konst)
-		return []*value{{konst: t}}, err
+		if err != nil {
+			return nil, err
+		}
+		if m.folded += int64(t.len()); m.folded > maxAllFolded {
+			return nil, errors.New("computed constants are too large altogether")
+		}
+		return []*value{{konst: t}}, nil
 	}
 	if !known {
 		return nil, errors.New("this operator is supported of constants only")

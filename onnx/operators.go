@@ -385,6 +385,9 @@ func globalAverage(c *call) ([]*value, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.account(x.Shape()); err != nil {
+		return nil, err
+	}
 	return c.result(c.graph.GlobalAvgPool(x)), nil
 }
 
@@ -415,6 +418,9 @@ func reduceMean(c *call) ([]*value, error) {
 	}
 	if pixels != s.H*s.W {
 		return nil, errors.New("a mean over height or width alone is not supported")
+	}
+	if err := c.account(s); err != nil {
+		return nil, err
 	}
 	r := &view{node: c.graph.GlobalAvgPool(v.node)}
 	keep := c.int("keepdims", 1) != 0
