@@ -1,8 +1,11 @@
 package onnx
 
 import (
+	"bytes"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"nac/arch"
@@ -128,6 +131,19 @@ var models = []struct {
 		b.gemm("fc", b.node("Flatten", "flat", nil, x), 4, 8)
 		return b
 	}},
+}
+
+// testdata/plain.onnx is the first of models, for other packages' tests.
+func TestTestdataIsCurrent(t *testing.T) {
+	path := filepath.Join("testdata", "plain.onnx")
+	want := models[0].build().bytes()
+	got, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(got, want) {
+		if err := os.WriteFile(path, want, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		t.Fatalf("%s was not what the test makes (%v); it has been written anew", path, err)
+	}
 }
 
 func TestAgainstPlain(t *testing.T) {

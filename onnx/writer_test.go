@@ -2,7 +2,9 @@ package onnx
 
 import (
 	"encoding/binary"
+	"maps"
 	"math"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -51,7 +53,8 @@ func longTensor(name string, data ...int64) message {
 type attributes map[string]any
 
 func (n attributes) message(m message) message {
-	for name, v := range n {
+	for _, name := range slices.Sorted(maps.Keys(n)) {
+		v := n[name]
 		a := message(nil).text(1, name)
 		switch v := v.(type) {
 		case int:

@@ -61,7 +61,7 @@ For another network give a YAML file to --settings, or --M, --O, --alpha, --stat
 			if err := flags.check(); err != nil {
 				return err
 			}
-			if err := checkArch(name); err != nil {
+			if err := checkArch(name, checkpoint); err != nil {
 				return err
 			}
 			if checkpoint == "" {
