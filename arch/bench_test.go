@@ -17,11 +17,14 @@ func BenchmarkExtract(b *testing.B) {
 		{"resnet20", []string{"avgpool", "layer3", "layer2", "layer1"}},
 		{"resnet18_32x32", []string{"avgpool", "layer3", "layer2", "layer1"}},
 		{"resnet50", []string{"avgpool", "layer3", "layer2", "layer1"}},
+		{"wrn_28_10", []string{"avgpool", "block3", "block2", "block1"}},
+		{"densenet121", []string{"avgpool", "features.denseblock4", "features.denseblock3", "features.denseblock2"}},
+		{"mobilenet_v2", []string{"avgpool", "features.18", "features.13", "features.6"}},
 	} {
 		for _, gradients := range []bool{true, false} {
 			for _, set := range kernel.Available() {
 				for _, batch := range []int{1, 64, 256} {
-					if a.arch == "resnet50" && batch > 64 {
+					if a.arch != "resnet20" && a.arch != "resnet18_32x32" && batch > 64 {
 						continue
 					}
 					what := "states"

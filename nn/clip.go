@@ -17,25 +17,6 @@ func (g *Graph) Clip(x *Node, ceiling float32) *Node {
 	return g.add(clipOp{ceiling}, x.shape, x)
 }
 
-// clipJob clamps an activation at a ceiling, in place; it is not below zero.
-type clipJob struct {
-	at      *buffer
-	ceiling float32
-}
-
-func (j *clipJob) uses() []*buffer { return []*buffer{j.at} }
-
-func (j *clipJob) run(ws *workspace, _, image, _ int, _ *scratch) {
-	for y := range j.at.geom.height {
-		row := ws.row(j.at, image, y)
-		for i, v := range row {
-			if v > j.ceiling {
-				row[i] = j.ceiling
-			}
-		}
-	}
-}
-
 // clipBackJob masks a gradient in place by what was clipped.
 type clipBackJob struct {
 	grad, act *buffer

@@ -1,6 +1,10 @@
 package nn
 
-import "fmt"
+import (
+	"fmt"
+
+	"nac/internal/kernel"
+)
 
 // concatOp lays activations side by side, channel after channel.
 type concatOp struct{}
@@ -41,59 +45,50 @@ func virtual(n *Node, pinned map[*Node]bool, readers []*Node) bool {
 }
 
 // gatherJob makes an activation of the channels of several, with a batch norm and
-// a ReLU on the way if there are any.
+// an activation function on the way if there are any.
 type gatherJob struct {
-	scale, shift []float32 // per lane; nil if neither
-	in           []*buffer
-	out          *buffer
-	relu         bool
+	pieces []*affineRow
+	in     []*buffer
+	out    *buffer
 }
 
-func newGatherJob(op gatherOp, in []*value, out *buffer, relu bool) *gatherJob {
-	j := &gatherJob{out: out, relu: relu}
-	if op.scale != nil {
-		j.scale, j.shift = lanes(op.scale, out.geom.stride), lanes(op.shift, out.geom.stride)
-	}
+func newGatherJob(k *kernel.Set, op gatherOp, in []*value, out *buffer, relu bool, ceiling float32) *gatherJob {
+	j := &gatherJob{out: out}
+	first := 0
 	for _, v := range in {
+		channels := v.geom.channels
+		j.pieces = append(j.pieces, newAffineRow(k, affineOp(op), first, channels, relu, ceiling))
 		j.in = append(j.in, v.act)
+		first += channels
 	}
 	return j
 }
 
 func (j *gatherJob) uses() []*buffer { return append([]*buffer{j.out}, j.in...) }
 
-func (j *gatherJob) run(ws *workspace, _, image, _ int, _ *scratch) {
-	stride := j.out.geom.stride
-	for y := range j.out.geom.height {
+func (j *gatherJob) run(ws *workspace, _, image, _ int, s *scratch) {
+	g := j.out.geom
+	for y := range g.height {
 		out := ws.row(j.out, image, y)
+		if g.channels < g.stride {
+			clear(out) // the slab may have held something else where no piece reaches
+		}
 		first := 0
-		for _, b := range j.in {
-			in := ws.row(b, image, y)
-			channels := b.geom.channels
-			var scale, shift []float32
-			if j.scale != nil {
-				scale, shift = j.scale[first:][:channels], j.shift[first:][:channels]
-			}
-			for p, q := 0, first; p < len(in); p, q = p+b.geom.stride, q+stride {
-				from, to := in[p:][:channels], out[q:][:channels]
-				switch {
-				case scale == nil:
-					copy(to, from)
-				default:
-					for c, v := range from {
-						to[c] = v*scale[c] + shift[c]
-					}
+		for i, b := range j.in {
+			in, piece := ws.row(b, image, y), j.pieces[i]
+			// A piece's last vector reaches into the next piece, which comes later. It must
+			// not reach into the next pixel, nor may it read what is no whole vector.
+			if first+len(piece.scale) <= g.stride && len(piece.scale) <= b.geom.stride {
+				piece.apply(s, in, out[first:], g.width, b.geom.stride, g.stride)
+			} else {
+				for x := range g.width {
+					copy(s.sums, in[x*b.geom.stride:][:b.geom.channels])
+					clear(s.sums[b.geom.channels:len(piece.scale)])
+					piece.apply(s, s.sums, s.totals, 1, 0, 0)
+					copy(out[x*g.stride+first:][:b.geom.channels], s.totals)
 				}
 			}
-			first += channels
-		}
-		if first < stride { // the slab may have held something else
-			for p := 0; p < len(out); p += stride {
-				clear(out[p+first : p+stride])
-			}
-		}
-		if j.relu {
-			relu(out)
+			first += b.geom.channels
 		}
 	}
 }

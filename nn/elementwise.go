@@ -40,47 +40,12 @@ func (j *inputJob) run(ws *workspace, _, image, _ int, _ *scratch) {
 	}
 }
 
-// affineJob is a batch norm or a ReLU by itself.
-type affineJob struct {
-	scale, shift []float32 // per lane; nil if neither
-	in, out      *buffer
-	relu         bool
-}
-
-func newAffineJob(op affineOp, in, out *buffer, relu bool) *affineJob {
-	j := &affineJob{in: in, out: out, relu: relu}
-	if op.scale != nil {
-		j.scale, j.shift = lanes(op.scale, out.geom.stride), lanes(op.shift, out.geom.stride)
-	}
-	return j
-}
-
 func lanes(v []float64, stride int) []float32 {
 	r := make([]float32, stride)
 	for i, x := range v {
 		r[i] = float32(x)
 	}
 	return r
-}
-
-func (j *affineJob) uses() []*buffer { return []*buffer{j.in, j.out} }
-
-func (j *affineJob) run(ws *workspace, _, image, _ int, _ *scratch) {
-	for y := range j.in.geom.height {
-		in, out := ws.row(j.in, image, y), ws.row(j.out, image, y)
-		if j.scale == nil {
-			copy(out, in)
-		} else {
-			for p := 0; p < len(in); p += len(j.scale) {
-				for c, s := range j.scale {
-					out[p+c] = in[p+c]*s + j.shift[c]
-				}
-			}
-		}
-		if j.relu {
-			relu(out)
-		}
-	}
 }
 
 func relu(v []float32) {

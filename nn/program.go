@@ -243,9 +243,9 @@ func (c *compiler) forward(want Want) {
 		case selectOp:
 			c.emit(&selectJob{op, s.in[0].act, v.act})
 		case gatherOp:
-			c.emit(newGatherJob(op, s.in, v.act, s.relu))
+			c.emit(newGatherJob(c.kernel, op, s.in, v.act, s.relu, s.ceiling))
 		case affineOp:
-			c.emit(newAffineJob(op, s.in[0].act, v.act, s.relu))
+			c.emit(newAffineJob(c.kernel, op, s.in[0].act, v.act, s.relu, s.ceiling))
 		case addOp:
 			c.emit(&addJob{s.in[0].act, s.in[1].act, v.act, s.relu})
 		case meanOp:
@@ -259,8 +259,11 @@ func (c *compiler) forward(want Want) {
 		default:
 			panic(fmt.Sprintf("nn: no forward pass for %T", op))
 		}
-		if _, ok := s.op.(depthwiseOp); s.ceiling > 0 && !ok {
-			c.emit(&clipJob{v.act, s.ceiling})
+		switch s.op.(type) {
+		case convOp, addOp:
+			if s.ceiling > 0 {
+				c.emit(newAffineJob(c.kernel, affineOp{}, v.act, v.act, false, s.ceiling))
+			}
 		}
 		for i, n := range want.Layers {
 			if n == v.node {

@@ -16,7 +16,8 @@ const Clip = 4
 //	acc = min(acc, Ceiling)         // if Clip
 //	Out[p*OutStep+c] = acc
 //
-// TapOff, InStep and OutStep are in bytes. Channels is a multiple of Lanes; Taps
+// With one tap Out may be In, pixel for pixel. TapOff, InStep and OutStep are in
+// bytes. Channels is a multiple of Lanes; Taps
 // and Pixels are at least 1.
 type DepthwiseArgs struct {
 	In       *float32
@@ -48,17 +49,23 @@ func depthwise(a *DepthwiseArgs) {
 	row := func(p *float32, offset int64) []float32 {
 		return unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(p), offset)), channels)
 	}
+	var bias []float32
+	if a.Bias != nil && a.Flags&Accumulate == 0 {
+		bias = row(a.Bias, 0)
+	}
 	for p := range a.Pixels {
-		out := row(a.Out, p*a.OutStep)
-		switch {
-		case a.Flags&Accumulate != 0:
-		case a.Bias != nil:
-			copy(out, row(a.Bias, 0))
-		default:
-			clear(out)
+		in, out := row(a.In, p*a.InStep+taps[0]), row(a.Out, p*a.OutStep)
+		for c, v := range in {
+			acc := float32(0)
+			if bias != nil {
+				acc = bias[c]
+			} else if a.Flags&Accumulate != 0 {
+				acc = out[c]
+			}
+			out[c] = acc + v*weights[c]
 		}
-		for t, off := range taps {
-			in, w := row(a.In, p*a.InStep+off), weights[t*channels:][:channels]
+		for t, off := range taps[1:] {
+			in, w := row(a.In, p*a.InStep+off), weights[(t+1)*channels:][:channels]
 			for c, v := range in {
 				out[c] += v * w[c]
 			}

@@ -93,3 +93,27 @@ func testDepthwise(t *testing.T, s *Set, channels, pixels int, flags int64, useB
 		}
 	}
 }
+
+// With one tap the result may take its input's place.
+func TestDepthwiseInPlace(t *testing.T) {
+	for _, s := range Available() {
+		v := make([]float32, 6*32)
+		for i := range v {
+			v[i] = float32(i - 90)
+		}
+		scale, shift := make([]float32, 32), make([]float32, 32)
+		for c := range scale {
+			scale[c], shift[c] = float32(c), 5
+		}
+		var tapOff int64
+		s.Depthwise()(&DepthwiseArgs{
+			In: &v[0], Weights: &scale[0], Out: &v[0], Bias: &shift[0], TapOff: &tapOff, Taps: 1, Channels: 32,
+			Pixels: 6, InStep: 4 * 32, OutStep: 4 * 32, Flags: Clip, Ceiling: 100,
+		})
+		for i, got := range v {
+			if want := min(float32((i-90)*(i%32)+5), 100); got != want {
+				t.Fatalf("%s: %d is %v, want %v", s.Name(), i, got, want)
+			}
+		}
+	}
+}
