@@ -196,7 +196,7 @@ func (c *Client) open(ctx context.Context, it Item, p *part) (*http.Response, er
 		}
 		if isPage(resp) {
 			resp.Body.Close()
-			return nil, errors.New("Google Drive sent a web page instead of a part of the file")
+			return nil, errors.New("a web page came instead of a part of the file")
 		}
 	}
 	return resp, nil
