@@ -37,6 +37,9 @@ type Item struct {
 	// Drive is a Google Drive id, URL an address; one of the two is set.
 	Drive string `yaml:"drive"`
 	URL   string `yaml:"url"`
+	// File is the name of the file that is transferred, also on a mirror; empty means
+	// NAME.zip or, for weights, the end of the URL.
+	File string `yaml:"file"`
 	// Holds are entries of the unpacked folder without which it is incomplete.
 	Holds []string `yaml:"holds"`
 	// MiB is a rounded size for display, 0 if unknown.
@@ -51,8 +54,10 @@ type Item struct {
 // archive tells whether the item is unpacked.
 func (it Item) archive() bool { return it.Kind != Weights }
 
-// file is the name of the file that is transferred, also on a mirror.
 func (it Item) file() string {
+	if it.File != "" {
+		return it.File
+	}
 	if it.archive() {
 		return it.Name + ".zip"
 	}

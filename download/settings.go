@@ -104,6 +104,7 @@ func checkURL(s string) error {
 
 // apply returns the item as the settings want it.
 func (s Settings) apply(it Item) (Item, error) {
+	it.File = it.file() // wherever it comes from, its name and place stay
 	if base, ok := s.Mirrors[it.Kind]; ok {
 		u, err := url.Parse(base)
 		if err != nil {
