@@ -2,6 +2,14 @@ package nn
 
 import "math/rand/v2"
 
+func ones(n int) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = 1
+	}
+	return v
+}
+
 // Operations of the networks that exporters write.
 func init() {
 	networks = append(networks,
@@ -31,6 +39,20 @@ func init() {
 			d := g.Mul(g.Apply(Tanh, e), g.ReLU(g.Apply(Erf, conv(g, r, e, 24, 1, 1, 0))))
 			l, f := head(g, r, d, 6)
 			return g, Want{Logits: l, Feature: f, Layers: []*Node{d, c, b, a, x}, Gradients: true}
+		}},
+		network{"convnext", func(r *rand.Rand) (*Graph, Want) {
+			g := NewGraph()
+			norm := func(x *Node) *Node {
+				return g.LayerNorm(x, normal(r, x.shape.C, 1), normal(r, x.shape.C, 0.3), 1e-6)
+			}
+			a := norm(conv(g, r, g.Input(Shape{3, 12, 12}), 20, 2, 2, 0))
+			y := norm(depthwise(g, r, a, ConvShape{Size: 7, Stride: 1, Pad: 3}))
+			h := conv(g, r, y, 80, 1, 1, 0)
+			y = conv(g, r, g.Apply(GELU, h), 20, 1, 1, 0)
+			b := g.Add(g.BatchNorm(y, normal(r, 20, 1), make([]float32, 20), make([]float32, 20), ones(20), 0), a)
+			c := norm(g.ReLU(conv(g, r, norm(b), 36, 2, 2, 0)))
+			l, f := head(g, r, c, 6)
+			return g, Want{Logits: l, Feature: f, Layers: []*Node{c, b, h, a}, Gradients: true}
 		}},
 		network{"shuffle", func(r *rand.Rand) (*Graph, Want) {
 			g := NewGraph()

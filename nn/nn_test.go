@@ -67,6 +67,17 @@ func (p *plain) eval(n *Node, image []float64) []float64 {
 				out[i] = in[0][i] * in[1][i/(is.H*is.W)]
 			}
 		}
+	case layerNormOp:
+		each(func(c, y, x int) float64 {
+			mean, square := 0.0, 0.0
+			for i := range is.C {
+				mean += at(i, y, x) / float64(is.C)
+			}
+			for i := range is.C {
+				square += (at(i, y, x) - mean) * (at(i, y, x) - mean) / float64(is.C)
+			}
+			return (at(c, y, x)-mean)/math.Sqrt(square+op.eps)*float64(op.weight[c]) + float64(op.bias[c])
+		})
 	case pointwiseOp:
 		for i := range out {
 			out[i] = functions[op.f].value(in[0][i])

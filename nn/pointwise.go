@@ -16,6 +16,7 @@ const (
 	HardSigmoid // min(max(x/6 + 1/2, 0), 1)
 	HardSwish   // x * HardSigmoid(x)
 	Erf
+	GELU // x * Phi(x) with the normal distribution's exact Phi, by erf
 )
 
 var functions = map[Function]struct {
@@ -41,9 +42,13 @@ var functions = map[Function]struct {
 		}
 		return 1
 	}},
+	GELU: {"GELU", func(x float64) float64 { return x * phi(x) }, func(x float64) float64 {
+		return phi(x) + x*math.Exp(-x*x/2)/math.Sqrt(2*math.Pi)
+	}},
 	Erf: {"erf", math.Erf, func(x float64) float64 { return 2 / math.Sqrt(math.Pi) * math.Exp(-x*x) }},
 }
 
+func phi(x float64) float64         { return 0.5 * math.Erfc(-x/math.Sqrt2) }
 func sigmoid(x float64) float64     { return 1 / (1 + math.Exp(-x)) }
 func hardSigmoid(x float64) float64 { return min(max(x/6+0.5, 0), 1) }
 

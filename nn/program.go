@@ -155,7 +155,7 @@ func (c *compiler) geometries() {
 			union(s.res, s.out)
 		}
 		switch s.op.(type) {
-		case addOp, affineOp, mulOp, pointwiseOp:
+		case addOp, affineOp, mulOp, pointwiseOp, layerNormOp:
 			for _, in := range s.in {
 				if in.node.shape == s.out.node.shape {
 					union(in, s.out)
@@ -242,6 +242,8 @@ func (c *compiler) forward(want Want) {
 			c.emit(&pointwiseJob{s.in[0].act, v.act, functions[op.f].value})
 		case selectOp:
 			c.emit(&selectJob{op, s.in[0].act, v.act})
+		case layerNormOp:
+			c.emit(&layerNormJob{op, s.in[0].act, v.act})
 		case gatherOp:
 			c.emit(newGatherJob(c.kernel, op, s.in, v.act, s.relu, s.ceiling))
 		case affineOp:
@@ -404,6 +406,9 @@ func (c *compiler) propagate(s *stage) {
 	case pointwiseOp:
 		c.prepare(x)
 		c.emit(&pointwiseBackJob{g, x.grad, x.act, x.mask(), functions[op.f].gradient})
+	case layerNormOp:
+		c.prepare(x)
+		c.emit(&layerNormBackJob{op, g, x.grad, x.act, x.mask()})
 	case selectOp:
 		c.prepare(x)
 		c.emit(&selectBackJob{op, g, x.grad, x.mask()})
