@@ -102,6 +102,10 @@ var families = []family{
 	{"lenet", "LeNet-5 with ReLUs for 28x28 images, as OpenOOD trains it on MNIST", leNet},
 	{"mobilenet_v2", "MobileNetV2 of torchvision", mobileNetV2(false)},
 	{"mobilenet_v2_same", "the same with TensorFlow's SAME padding, for checkpoints trained there", mobileNetV2(true)},
+	{"convnext_tiny", "ConvNeXt-T of torchvision", convNeXt([4]int{96, 192, 384, 768}, [4]int{3, 3, 9, 3})},
+	{"convnext_small", "ConvNeXt-S of torchvision", convNeXt([4]int{96, 192, 384, 768}, [4]int{3, 3, 27, 3})},
+	{"convnext_base", "ConvNeXt-B of torchvision", convNeXt([4]int{128, 256, 512, 1024}, [4]int{3, 3, 27, 3})},
+	{"convnext_large", "ConvNeXt-L of torchvision", convNeXt([4]int{192, 384, 768, 1536}, [4]int{3, 3, 27, 3})},
 }
 
 // Names lists the architectures that Load knows.

@@ -2,14 +2,6 @@ package nn
 
 import "math/rand/v2"
 
-func ones(n int) []float32 {
-	v := make([]float32, n)
-	for i := range v {
-		v[i] = 1
-	}
-	return v
-}
-
 // Operations of the networks that exporters write.
 func init() {
 	networks = append(networks,
@@ -49,7 +41,7 @@ func init() {
 			y := norm(depthwise(g, r, a, ConvShape{Size: 7, Stride: 1, Pad: 3}))
 			h := conv(g, r, y, 80, 1, 1, 0)
 			y = conv(g, r, g.Apply(GELU, h), 20, 1, 1, 0)
-			b := g.Add(g.BatchNorm(y, normal(r, 20, 1), make([]float32, 20), make([]float32, 20), ones(20), 0), a)
+			b := g.Add(g.Scale(y, normal(r, 20, 1)), a)
 			c := norm(g.ReLU(conv(g, r, norm(b), 36, 2, 2, 0)))
 			l, f := head(g, r, c, 6)
 			return g, Want{Logits: l, Feature: f, Layers: []*Node{c, b, h, a}, Gradients: true}

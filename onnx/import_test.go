@@ -111,12 +111,14 @@ var models = []struct {
 		b.node("Add", "logits", nil, b.floats("bias", normal(b.r, 4, 0.3), 4), x)
 		return b
 	}},
-	{"channels last", []string{"gelu", "wide", "stem"}, func() *builder {
-		// A block of ConvNeXt without its norm: linear layers on N, H, W, C, GELU in parts.
+	{"channels last", []string{"whole", "sum", "gelu", "wide", "stem"}, func() *builder {
+		// A block of ConvNeXt: norm and linear layers on N, H, W, C; GELU in parts and whole.
 		b := newBuilder(1, 3, 8, 8)
 		stem := b.conv("stem", "input", 8, 3, 2, 2, attributes{"strides": []int{2, 2}})
 		x := b.conv("dw", stem, 8, 1, 3, 3, attributes{"group": 8, "pads": []int{1, 1, 1, 1}})
 		x = b.node("Transpose", "last", attributes{"perm": []int{0, 2, 3, 1}}, x)
+		x = b.node("LayerNormalization", "norm", attributes{"axis": -1, "epsilon": float32(1e-6)}, x,
+			b.floats("ln.w", normal(b.r, 8, 1), 8), b.floats("ln.b", normal(b.r, 8, 0.3), 8))
 		x = b.node("MatMul", "product", nil, x, b.floats("w", normal(b.r, 8*24, 0.4), 8, 24))
 		x = b.node("Add", "wide", nil, x, b.floats("bias", normal(b.r, 24, 0.3), 24))
 		y := b.node("Erf", "erf", nil, b.node("Div", "root", nil, x, b.scalar("sqrt2", math.Sqrt2)))
@@ -126,6 +128,7 @@ var models = []struct {
 		x = b.node("Transpose", "first", attributes{"perm": []int{0, 3, 1, 2}}, x)
 		x = b.node("Mul", "scale", nil, b.floats("gamma", normal(b.r, 8, 1), 8, 1, 1), x)
 		x = b.node("Add", "sum", nil, x, stem)
+		x = b.node("Gelu", "whole", nil, x)
 		x = b.node("Sub", "minus", nil, x, b.node("Relu", "positive", nil, x))
 		x = b.node("GlobalAveragePool", "mean", nil, x)
 		b.gemm("fc", b.node("Flatten", "flat", nil, x), 4, 8)

@@ -37,6 +37,8 @@ func init() {
 		"Tanh":               function(nn.Tanh),
 		"Erf":                function(nn.Erf),
 		"HardSwish":          function(nn.HardSwish),
+		"Gelu":               gelu,
+		"LayerNormalization": layerNorm,
 		"HardSigmoid":        hardSigmoid,
 		"Add":                sum,
 		"Sub":                difference,
@@ -120,12 +122,7 @@ func (c *call) affine(v *view, scale, shift []float32) ([]*value, error) {
 	if err := c.account(v.node.Shape()); err != nil {
 		return nil, err
 	}
-	n := len(scale)
-	ones := make([]float32, n)
-	for i := range ones {
-		ones[i] = 1
-	}
-	return pointwise(v, c.graph.BatchNorm(v.node, scale, shift, make([]float32, n), ones, 0)), nil
+	return pointwise(v, c.graph.Affine(v.node, scale, shift)), nil
 }
 
 func fill(n int, v float32) []float32 {
@@ -223,6 +220,50 @@ func hardSigmoid(c *call) ([]*value, error) {
 		return nil, fmt.Errorf("alpha %v and beta %v: want 1/6 and 1/2", alpha, beta)
 	}
 	return function(nn.HardSigmoid)(c)
+}
+
+func gelu(c *call) ([]*value, error) {
+	if a := c.attributes["approximate"]; a != nil && string(a.s) != "none" {
+		return nil, fmt.Errorf("the approximation %q is not supported", a.s)
+	}
+	return function(nn.GELU)(c)
+}
+
+// layerNorm normalises the channels of each pixel.
+func layerNorm(c *call) ([]*value, error) {
+	v, err := c.view()
+	if err != nil {
+		return nil, err
+	}
+	a, err := axis(c.int("axis", -1), len(v.dims))
+	if err != nil {
+		return nil, err
+	}
+	if a != len(v.dims)-1 || len(c.outputs) > 1 {
+		return nil, errors.New("a layer norm over several dimensions or with its moments is not supported")
+	}
+	if v, err = c.plain(v, a); err != nil {
+		return nil, err
+	}
+	channels := v.node.Shape().C
+	p := [2][]float32{fill(channels, 1), make([]float32, channels)}
+	for i := range p {
+		t, err := c.floats(i + 1)
+		if err != nil {
+			return nil, err
+		}
+		if t == nil && i == 1 {
+			break
+		}
+		if t == nil || len(t.floats) != channels {
+			return nil, fmt.Errorf("input %d is not a value for each of %d channels", i+1, channels)
+		}
+		p[i] = t.floats
+	}
+	if err := c.account(v.node.Shape()); err != nil {
+		return nil, err
+	}
+	return pointwise(v, c.graph.LayerNorm(v.node, p[0], p[1], float64(c.float("epsilon", 1e-5)))), nil
 }
 
 // operands returns the activation and the constant of a call with one of each;

@@ -166,6 +166,24 @@ func evaluate(n *node, in []*array) []*array {
 		return unary(func(v float64) float64 { return 1 / (1 + math.Exp(-v)) })
 	case "Erf":
 		return unary(math.Erf)
+	case "Gelu":
+		return unary(func(v float64) float64 { return v / 2 * (1 + math.Erf(v/math.Sqrt2)) })
+	case "LayerNormalization": // over the last axis
+		y := newArray(x.shape...)
+		n := x.shape[len(x.shape)-1]
+		for p := 0; p < len(x.data); p += n {
+			mean, square := 0.0, 0.0
+			for _, v := range x.data[p : p+n] {
+				mean += v / float64(n)
+			}
+			for _, v := range x.data[p : p+n] {
+				square += (v - mean) * (v - mean) / float64(n)
+			}
+			for c, v := range x.data[p : p+n] {
+				y.data[p+c] = (v-mean)/math.Sqrt(square+1e-6)*in[1].data[c] + in[2].data[c]
+			}
+		}
+		return []*array{y}
 	case "Tanh":
 		return unary(math.Tanh)
 	case "HardSigmoid":

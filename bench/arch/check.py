@@ -122,6 +122,8 @@ NETWORKS = {
     "densenet161": (lambda _: tv.densenet161(num_classes=K), 1.0, 224, DENSENET, "classifier"),
     "densenet169": (lambda _: tv.densenet169(num_classes=K), 1.0, 224, DENSENET, "classifier"),
     "densenet201": (lambda _: tv.densenet201(num_classes=K), 1.0, 224, DENSENET, "classifier"),
+    "convnext_tiny": (lambda _: tv.convnext_tiny(num_classes=K), 1.0, 224,
+                      [f"features.{i}" for i in range(8)] + ["avgpool", "classifier.0", "classifier.2"], "classifier.2"),
     "mobilenet_v2": (lambda _: tv.mobilenet_v2(num_classes=K), 0.8, 224,
                      [f"features.{i}" for i in range(19)] + ["avgpool", "classifier.1"], "classifier.1"),
 }
