@@ -1,6 +1,9 @@
 package nn
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+	"testing"
+)
 
 // Operations of the networks that exporters write.
 func init() {
@@ -71,4 +74,20 @@ func init() {
 			return g, Want{Logits: l, Feature: f, Layers: []*Node{c, b, a}, Gradients: true}
 		}},
 	)
+}
+
+func TestEveryOperationAllocatesNothing(t *testing.T) {
+	for _, net := range networks {
+		r := rand.New(rand.NewPCG(7, 8))
+		g, want := net.build(r)
+		s := session(t, g, want, Options{MaxBatch: 2, Workers: 1})
+		images := normal(r, 2*s.inputFloat, 1)
+		if a := testing.AllocsPerRun(2, func() {
+			if _, err := s.Run(images, 2); err != nil {
+				t.Fatal(err)
+			}
+		}); a > 0 {
+			t.Errorf("%s: %v allocations a run", net.name, a)
+		}
+	}
 }

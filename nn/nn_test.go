@@ -390,7 +390,7 @@ func near(t *testing.T, what string, got []float32, want []float64, tolerance fl
 // What an image yields is the same whatever stands beside it and however many
 // workers there are.
 func TestBatchAndWorkersChangeNothing(t *testing.T) {
-	for _, net := range []string{"residual", "projection", "wide", "inverted residuals", "dense"} {
+	for _, net := range []string{"residual", "projection", "wide", "inverted residuals", "dense", "groups", "excitation", "convnext"} {
 		i := slices.IndexFunc(networks, func(n network) bool { return n.name == net })
 		r := rand.New(rand.NewPCG(3, 4))
 		g, want := networks[i].build(r)
