@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -226,6 +227,9 @@ func (c *Client) get(ctx context.Context, address string, p *part) (*http.Respon
 		// Not the address that package http adds: it may hold a token.
 		if u := (*url.Error)(nil); errors.As(err, &u) {
 			err = u.Err
+		}
+		if dns := (*net.DNSError)(nil); errors.As(err, &dns) && dns.IsNotFound {
+			err = permanentError{err}
 		}
 		return nil, err
 	}
