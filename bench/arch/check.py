@@ -9,7 +9,7 @@ PyTorch computes in float64 and writes its numbers to a directory; then
 compared for which PyTorch has the network: torchvision has most, a checkout of
 github.com/Jingkang50/OpenOOD the forms for small images. Needs torch,
 torchvision and numpy. The references in arch/testdata/pytorch are this
-script's, with --images 1 --keep arch/testdata/pytorch.
+script's, with --keep arch/testdata/pytorch.
 """
 import argparse, importlib.util, json, math, os, struct, subprocess, sys, tempfile
 
@@ -49,9 +49,11 @@ def fill(model, gain):
         t.copy_(torch.from_numpy(v.astype(np.float32).reshape(tuple(t.shape))))
 
 
-def reference(model, layers, head, size, images):
+def reference(model, layers, head, size, images, seed="input"):
     """Logits, and the pooled activation and gradient of each layer."""
     kept = {}
+
+    hooks = []
 
     def keep(name):
         def hook(_, __, out):
@@ -66,19 +68,36 @@ def reference(model, layers, head, size, images):
             def before(_, args):
                 args[0].retain_grad()
                 kept["avgpool"] = args[0]
-            modules[head].register_forward_pre_hook(before)
+            hooks.append(modules[head].register_forward_pre_hook(before))
         else:
-            modules[name].register_forward_hook(keep(name))
-    x = (2 * (2 * uniform("input", images * math.prod(size)) - 1)).astype(np.float32)
-    x = torch.from_numpy(x.reshape(images, *size)).double().requires_grad_()
+            hooks.append(modules[name].register_forward_hook(keep(name)))
+    x = (2 * (2 * uniform(seed, images * math.prod(size)) - 1)).astype(np.float32)
+    x = torch.from_numpy(x.reshape(images, *size)).to(next(model.parameters()).dtype).requires_grad_()
     logits = model(x)
     k = logits.shape[1]
     (-torch.log_softmax(logits, 1).sum() / k).backward()
+    for h in hooks:
+        h.remove()
     pool = lambda t: (t.sum((2, 3)) if t.dim() == 4 else t).detach().numpy().astype(np.float32)
     out = {"logits": logits.detach().numpy().astype(np.float32)}
     for name, t in kept.items():
         out[name + ".state"], out[name + ".kl_grad"] = pool(t), pool(t.grad)
     return out
+
+
+def steady(model, layers, head, size, images):
+    """The name of made images, and their reference, of which no ReLU's input is so
+    near zero that PyTorch's own float32 lets a unit's gradient come or go."""
+    best = None
+    for seed in ["input"] + [f"input{i}" for i in range(1, 10)]:
+        exact = reference(model.double(), layers, head, size, images, seed)
+        single = reference(model.float(), layers, head, size, images, seed)
+        off = max(np.abs(exact[k] - single[k]).max() / np.abs(exact[k]).max() for k in exact)
+        if best is None or off < best[0]:
+            best = off, seed, exact
+        if off < 1e-5:
+            break
+    return best
 
 
 def write(path, tensors, metadata):
@@ -132,7 +151,7 @@ NETWORKS = {
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--openood", help="checkout of OpenOOD")
-    p.add_argument("--images", type=int, default=2)
+    p.add_argument("--images", type=int, default=1)
     p.add_argument("--keep", help="directory to keep PyTorch's numbers in; nothing is compared")
     p.add_argument("names", nargs="*")
     a = p.parse_args()
@@ -145,10 +164,10 @@ def main():
             continue
         model = make(a.openood).double().eval()
         fill(model, gain)
-        tensors = reference(model, layers, head, (3, size, size), a.images)
-        print(name, sum(t.numel() for t in model.parameters()), "parameters; logits", tensors["logits"][0, :4])
+        off, seed, tensors = steady(model, layers, head, (3, size, size), a.images)
+        print(f"{name}: PyTorch's float32 is off by {off:.1e} on {seed}", flush=True)
         write(os.path.join(where, name + ".safetensors"), tensors,
-              {"gain": str(gain), "parameters": str(sum(t.numel() for t in model.parameters()))})
+              {"gain": str(gain), "input": seed, "parameters": str(sum(t.numel() for t in model.parameters()))})
     if not a.keep:
         root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
         sys.exit(subprocess.call(["go", "test", "./arch", "-count=1", "-run", "TestPyTorch", "-v"], cwd=root,
