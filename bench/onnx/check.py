@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares ONNX models imported by nac with PyTorch, from which they are exported.
 
-    python bench/onnx/check.py [--opset N] [--models DIR] [NAME ...]
+    python bench/onnx/check.py [--opset N] [--dynamo] [--models DIR] [NAME ...]
 
 For each network of torchvision: made weights, export, logits of both; then the
 pooled state of every module that PyTorch runs is looked for among the layers of
@@ -91,6 +91,7 @@ def compare(tool, path, given, got, model, x, tolerance):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--opset", type=int, default=17)
+    p.add_argument("--dynamo", action="store_true", help="PyTorch's newer exporter, with external data; needs onnxscript")
     p.add_argument("--models")
     p.add_argument("--tolerance", type=float, default=1e-4)
     p.add_argument("names", nargs="*")
@@ -109,8 +110,12 @@ def main():
         images = [(2 * (2 * arch.uniform(seed, 3 * 224 * 224) - 1)).astype(np.float32).reshape(1, 3, 224, 224)
                   for seed in ("input", "input1", "input2", "input3", "input4")]
         path, given, got = (os.path.join(where, name + e) for e in (".onnx", ".input", ".output"))
-        torch.onnx.export(model.float(), torch.from_numpy(images[0]), path, opset_version=a.opset, dynamo=False,
-                          input_names=["input"], dynamic_axes={"input": {0: "N"}})
+        if a.dynamo:
+            torch.onnx.export(model.float(), (torch.from_numpy(images[0]),), path, opset_version=a.opset, dynamo=True,
+                              verbose=False)
+        else:
+            torch.onnx.export(model.float(), torch.from_numpy(images[0]), path, opset_version=a.opset, dynamo=False,
+                              input_names=["input"], dynamic_axes={"input": {0: "N"}})
         model.double()
         for x in images:
             ok, text = compare(tool, path, given, got, model, x, a.tolerance)
