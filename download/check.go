@@ -44,15 +44,17 @@ func googleHashes(h http.Header) (crc32c, md5 string) {
 
 // verify compares the file with its size and every checksum that is known: the
 // item's and the server's.
-func verify(ctx context.Context, it Item, n note, name string) error {
+func (c *Client) verify(ctx context.Context, it Item, n note, name string) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil {
+	info, err := f.Stat()
+	if err != nil {
 		return err
-	} else if it.Bytes > 0 && info.Size() != it.Bytes {
+	}
+	if it.Bytes > 0 && info.Size() != it.Bytes {
 		return corruptf("%s has %d bytes, %d were expected", it.file(), info.Size(), it.Bytes)
 	}
 
@@ -76,18 +78,29 @@ func verify(ctx context.Context, it Item, n note, name string) error {
 	if len(checks) == 0 {
 		return nil
 	}
-	if _, err := io.Copy(io.MultiWriter(all...), &ctxReader{ctx, f}); err != nil {
+	c.progress.Begin("check", it.Name, 0, info.Size())
+	defer c.progress.End()
+	all = append(all, advance(c.progress.Advance))
+	if _, err := io.CopyBuffer(io.MultiWriter(all...), &ctxReader{ctx, f}, make([]byte, 1<<20)); err != nil {
 		return err
 	}
 	var errs []error
-	for _, c := range checks {
-		got := c.encode(c.hash.Sum(nil))
+	for _, k := range checks {
+		got := k.encode(k.hash.Sum(nil))
 		// The item's may be the first digits alone.
-		if !strings.HasPrefix(got, c.want) {
-			errs = append(errs, corruptf("%s: the %s is %s, %s was expected", it.file(), c.name, got[:min(len(got), max(len(c.want), 8))], c.want))
+		if !strings.HasPrefix(got, k.want) {
+			errs = append(errs, corruptf("%s: the %s is %s, %s was expected", it.file(), k.name, got[:min(len(got), max(len(k.want), 8))], k.want))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// advance counts what is written.
+type advance func(bytes int64)
+
+func (a advance) Write(b []byte) (int, error) {
+	a(int64(len(b)))
+	return len(b), nil
 }
 
 // ctxReader ends with the context.

@@ -50,7 +50,7 @@ type Options struct {
 
 // Progress is told about one item after the other.
 type Progress interface {
-	// Begin is called before a stage ("fetch", "unpack") of which done of total bytes
+	// Begin is called before a stage ("fetch", "check", "unpack") of which done of total bytes
 	// are there already; total is -1 if it is unknown. End is called after it, however
 	// it ends.
 	Begin(stage, item string, done, total int64)
@@ -243,7 +243,7 @@ func (c *Client) get1(ctx context.Context, dir string, it Item) (Result, error) 
 		if it.archive() {
 			return r, nil
 		}
-		err := verify(ctx, it, note{}, target)
+		err := c.verify(ctx, it, note{}, target)
 		if errors.As(err, new(corruptError)) {
 			err = fmt.Errorf("%s is there but is not the right file; remove it to fetch it: %w", target, err)
 		}
@@ -258,7 +258,7 @@ func (c *Client) get1(ctx context.Context, dir string, it Item) (Result, error) 
 	}
 	defer unlock()
 
-	p, err := openPart(partPath(target, it), it.from())
+	p, err := openPart(partPath(target, it), it.place())
 	if err != nil {
 		return r, err
 	}
@@ -267,8 +267,12 @@ func (c *Client) get1(ctx context.Context, dir string, it Item) (Result, error) 
 			return r, describe(err, it)
 		}
 		r.Bytes = p.size
-		if err = verify(ctx, it, p.note, p.path); err == nil {
+		if err = c.verify(ctx, it, p.note, p.path); err == nil {
 			r.Kept, err = c.install(ctx, it, p, target)
+		}
+		if errors.As(err, new(refusedError)) {
+			// A later run shall see whether the server has a better one.
+			return r, errors.Join(describe(err, it), p.discard())
 		}
 		if !errors.As(err, new(corruptError)) {
 			break
@@ -338,7 +342,7 @@ func (c *Client) install(ctx context.Context, it Item, p *part, target string) (
 		return nil, err
 	}
 	from := contents(temp, it)
-	syncAll()
+	syncDisk(from)
 	// An empty folder may stand in the way.
 	if err := os.Remove(target); err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil, os.Rename(from, target)
@@ -362,9 +366,19 @@ func (c *Client) install(ctx context.Context, it Item, p *part, target string) (
 }
 
 func (c *Client) unzip(ctx context.Context, it Item, archive, dir string) error {
-	c.progress.Begin("unpack", it.Name, 0, -1)
-	defer c.progress.End()
-	return Unzip(ctx, archive, dir, c.limits, c.progress.Advance)
+	begun := false
+	defer func() {
+		if begun {
+			c.progress.End()
+		}
+	}()
+	return Unzip(ctx, archive, dir, c.limits, func(wrote, total int64) {
+		if !begun {
+			begun = true
+			c.progress.Begin("unpack", it.Name, 0, total)
+		}
+		c.progress.Advance(wrote)
+	})
 }
 
 // contents returns the folder in temp that holds the item's content: temp, or the

@@ -126,7 +126,7 @@ func (c *Client) attempt(ctx context.Context, it Item, p *part) error {
 			}
 			c.progress.Advance(int64(n))
 			if p.note.Total < 0 && it.Bytes > 0 && p.size > it.Bytes {
-				return permanentf("the server sends more than the %d bytes that were expected", it.Bytes)
+				return errors.Join(permanentf("the server sends more than the %d bytes that were expected", it.Bytes), p.discard())
 			}
 		}
 		if errors.Is(err, io.EOF) {

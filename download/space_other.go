@@ -3,5 +3,3 @@
 package download
 
 func freeSpace(string) (uint64, bool) { return 0, false }
-
-func syncAll() {}

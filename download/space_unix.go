@@ -12,7 +12,3 @@ func freeSpace(dir string) (uint64, bool) {
 	}
 	return uint64(max(s.Bavail, 0)) * uint64(s.Bsize), true
 }
-
-// syncAll brings to the disk what has been unpacked: one call instead of one for each
-// of many thousand files.
-func syncAll() { unix.Sync() }

@@ -14,5 +14,3 @@ func freeSpace(dir string) (uint64, bool) {
 	}
 	return free, true
 }
-
-func syncAll() {} // there is none

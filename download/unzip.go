@@ -38,9 +38,10 @@ type entry struct {
 // is refused, before anything is written, if a name is absolute, leads
 // outside, comes twice or cannot be a file's name everywhere; if an entry is
 // a symbolic link, a device or encrypted; if it is beyond the limits. Sizes and CRC-32 of
-// all files are checked. macOS's extra entries are left out. wrote, if not
-// nil, is called with the bytes that were written since the last call.
-func Unzip(ctx context.Context, src, dir string, limits Limits, wrote func(n int64)) error {
+// all files are checked. macOS's extra entries are left out. tell, if not
+// nil, is called after each file with the bytes that were written since the last
+// call and the bytes of all files, and once before the first.
+func Unzip(ctx context.Context, src, dir string, limits Limits, tell func(wrote, total int64)) error {
 	r, err := zip.OpenReader(src)
 	if err != nil {
 		return zipError(err)
@@ -52,7 +53,7 @@ func Unzip(ctx context.Context, src, dir string, limits Limits, wrote func(n int
 	}
 	entries, total, err := inspect(&r.Reader, info.Size(), limits)
 	if err != nil {
-		return err
+		return refusedError{err}
 	}
 	if err := needSpace(dir, total); err != nil {
 		return err
@@ -63,6 +64,10 @@ func Unzip(ctx context.Context, src, dir string, limits Limits, wrote func(n int
 		return err
 	}
 	defer root.Close()
+	if tell == nil {
+		tell = func(int64, int64) {}
+	}
+	tell(0, total)
 	w := bufio.NewWriterSize(nil, 256<<10)
 	made := map[string]bool{".": true}
 	for _, e := range entries {
@@ -86,12 +91,15 @@ func Unzip(ctx context.Context, src, dir string, limits Limits, wrote func(n int
 		if err != nil {
 			return fmt.Errorf("unpack %q: %w", e.name, zipError(err))
 		}
-		if wrote != nil {
-			wrote(n)
-		}
+		tell(n, total)
 	}
 	return nil
 }
+
+// refusedError is about an archive that is not what a set of images looks like.
+type refusedError struct{ error }
+
+func (e refusedError) Unwrap() error { return e.error }
 
 // zipError marks errors that mean damaged bytes.
 func zipError(err error) error {

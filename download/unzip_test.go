@@ -166,14 +166,14 @@ func TestUnzip(t *testing.T) {
 	if err := os.WriteFile(src, archive, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	var wrote int64
-	if err := Unzip(t.Context(), src, dir, DefaultLimits, func(n int64) { wrote += n }); err != nil {
+	var wrote, total int64
+	if err := Unzip(t.Context(), src, dir, DefaultLimits, func(n, all int64) { wrote, total = wrote+n, all }); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{"a/b/carpenter's kit ü.JPEG": noise(1000), "a/setuid": "x", "a/none": "", "stored": "abc", "zeros": strings.Repeat("\x00", 1<<19)}
 	wantTree(t, dir, want)
-	if wrote != 1000+1+3+1<<19 {
-		t.Errorf("%d bytes reported", wrote)
+	if wrote != 1000+1+3+1<<19 || wrote != total {
+		t.Errorf("%d bytes of %d reported", wrote, total)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "empty")); err != nil || !info.IsDir() {
 		t.Errorf("empty: %v", err)
@@ -193,9 +193,38 @@ func TestUnzipInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	if err := Unzip(ctx, src, t.TempDir(), DefaultLimits, func(int64) { cancel() }); !errors.Is(err, context.Canceled) {
+	if err := Unzip(ctx, src, t.TempDir(), DefaultLimits, func(int64, int64) { cancel() }); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
+}
+
+// Archives that are well-formed but for their names and modes.
+func FuzzUnzipNames(f *testing.F) {
+	for _, s := range []string{"a/b", "../b", "/a", "a/../b", "a//b", "C:b", `..\b`, "a/", "link/evil", "..", ".", "CON", "a\x00"} {
+		f.Add(s, "link/x", uint32(fs.ModeSymlink|0o777), "/tmp")
+		f.Add(s, s, uint32(0o644), "x")
+	}
+	f.Fuzz(func(t *testing.T, first, second string, mode uint32, data string) {
+		var b bytes.Buffer
+		w := zip.NewWriter(&b)
+		for _, name := range []string{first, second} {
+			h := &zip.FileHeader{Name: name, Method: zip.Store}
+			h.SetMode(fs.FileMode(mode))
+			e, err := w.CreateHeader(h)
+			if err != nil {
+				t.Skip()
+			}
+			if !strings.HasSuffix(name, "/") {
+				if _, err := e.Write([]byte(data)); err != nil {
+					t.Skip()
+				}
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Skip()
+		}
+		unzipStaysInside(t, b.Bytes())
+	})
 }
 
 func FuzzUnzip(f *testing.F) {
@@ -205,46 +234,50 @@ func FuzzUnzip(f *testing.F) {
 	f.Add(rawZip(f, rawEntry{name: "a", data: strings.Repeat("\x00", 10000)}))
 	f.Add(rawZip(f, rawEntry{name: "s", data: "stored", change: func(h *zip.FileHeader) { h.Method = zip.Store }}))
 	f.Add([]byte{})
+	f.Fuzz(unzipStaysInside)
+}
+
+// unzipStaysInside checks that whatever an archive is, plain files and folders come
+// out, inside of the folder and within the limits.
+func unzipStaysInside(t *testing.T, archive []byte) {
 	limits := Limits{Entries: 50, Bytes: 1 << 20, Ratio: 10}
-	f.Fuzz(func(t *testing.T, archive []byte) {
-		outer := t.TempDir()
-		src, dir := filepath.Join(outer, "a.zip"), filepath.Join(outer, "out")
-		if err := os.Mkdir(dir, 0o777); err != nil {
-			t.Fatal(err)
+	outer := t.TempDir()
+	src, dir := filepath.Join(outer, "a.zip"), filepath.Join(outer, "out")
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(src, archive, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	var wrote int64
+	err := Unzip(t.Context(), src, dir, limits, func(n, _ int64) { wrote += n })
+	if wrote > limits.Bytes {
+		t.Fatalf("%d bytes written", wrote)
+	}
+	var found int64
+	werr := filepath.WalkDir(outer, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
 		}
-		if err := os.WriteFile(src, archive, 0o666); err != nil {
-			t.Fatal(err)
+		if e.Type()&^fs.ModeDir != 0 {
+			t.Errorf("%s is a %v", name, e.Type())
 		}
-		var wrote int64
-		err := Unzip(t.Context(), src, dir, limits, func(n int64) { wrote += n })
-		if wrote > limits.Bytes {
-			t.Fatalf("%d bytes written", wrote)
-		}
-		var found int64
-		werr := filepath.WalkDir(outer, func(name string, e fs.DirEntry, err error) error {
+		if !e.IsDir() && name != src {
+			if !strings.HasPrefix(name, dir+string(filepath.Separator)) {
+				t.Errorf("%s is outside", name)
+			}
+			info, err := e.Info()
 			if err != nil {
 				return err
 			}
-			if e.Type()&^fs.ModeDir != 0 {
-				t.Errorf("%s is a %v", name, e.Type())
-			}
-			if !e.IsDir() && name != src {
-				if !strings.HasPrefix(name, dir+string(filepath.Separator)) {
-					t.Errorf("%s is outside", name)
-				}
-				info, err := e.Info()
-				if err != nil {
-					return err
-				}
-				found += info.Size()
-			}
-			return nil
-		})
-		if werr != nil {
-			t.Fatal(werr)
+			found += info.Size()
 		}
-		if err == nil && found != wrote {
-			t.Errorf("%d bytes found, %d reported", found, wrote)
-		}
+		return nil
 	})
+	if werr != nil {
+		t.Fatal(werr)
+	}
+	if err == nil && found != wrote {
+		t.Errorf("%d bytes found, %d reported", found, wrote)
+	}
 }
