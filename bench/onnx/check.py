@@ -22,7 +22,7 @@ import check as arch
 
 NETWORKS = {
     # name: gain of the made weights
-    "resnet18": 1.0, "resnet50": 0.9, "wide_resnet50_2": 0.9, "resnext50_32x4d": 0.8,
+    "resnet18": 1.0, "resnet50": 0.9, "wide_resnet50_2": 0.7, "resnext50_32x4d": 0.8,
     "regnet_x_400mf": 1.0, "regnet_y_400mf": 1.0, "vgg11": 1.2, "vgg16_bn": 1.0, "alexnet": 1.2,
     "squeezenet1_0": 1.2, "squeezenet1_1": 1.2, "densenet121": 0.8,
     "shufflenet_v2_x1_0": 1.0, "mobilenet_v2": 0.8, "mobilenet_v3_small": 1.0, "mobilenet_v3_large": 1.0,
