@@ -22,7 +22,7 @@ func TestCatalogue(t *testing.T) {
 	for _, it := range Items() {
 		once("name "+it.Name, it.Name)
 		once("place "+it.Path(), it.Name)
-		once("source "+it.from(), it.Name)
+		once("source "+it.place(), it.Name)
 		if it.About == "" || !slices.Contains(Kinds(), it.Kind) {
 			t.Errorf("%s: about %q, kind %q", it.Name, it.About, it.Kind)
 		}
@@ -111,10 +111,10 @@ func TestSettings(t *testing.T) {
 			{"https://mirror.example/openood/cifar10.zip", "https://mirror.example/openood/cifar10.zip", "d/images_classic/cifar10", -1},
 			{"https://other.example/t.zip", "https://other.example/t.zip", "d/images_classic/tin", 7},
 			{"http://mirror.example/tv/resnet50-0676ba61.pth?key=1", "http://mirror.example/tv/resnet50-0676ba61.pth", "d/checkpoints/resnet50-0676ba61.pth", -1},
-			{"https://drive.google.com/uc?export=download&id=1lI1j0_fDDvjIt9JlWAw09X8ks-yrR_H1", "Google Drive 1lI1j0_fDDvjIt9JlWAw09X8ks-yrR_H1", "d/benchmark_imglist", -1},
+			{"", "Google Drive 1lI1j0_fDDvjIt9JlWAw09X8ks-yrR_H1", "d/benchmark_imglist", -1},
 		} {
 			got := steps[i]
-			if got.Item.from() != want.url || got.From != want.place || filepath.ToSlash(got.Path) != want.path || got.Total != want.total || got.There {
+			if got.Item.URL != want.url || got.From != want.place || filepath.ToSlash(got.Path) != want.path || got.Total != want.total || got.There {
 				t.Errorf("step %+v, want %+v", got, want)
 			}
 		}

@@ -21,9 +21,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -381,18 +379,22 @@ func (c *Client) unzip(ctx context.Context, it Item, archive, dir string) error 
 	})
 }
 
-// contents returns the folder in temp that holds the item's content: temp, or the
-// only folder in it if that has the entries that the item needs, or the item's
-// name.
+// contents returns the folder in temp that holds the item's content: temp, or one in
+// which all of it is wrapped, if that has the entries that the item needs or
+// the item's name.
 func contents(temp string, it Item) string {
-	entries, err := os.ReadDir(temp)
-	if err != nil || len(entries) != 1 || !entries[0].IsDir() {
-		return temp
+	dir := temp
+	for {
+		if len(it.Holds) > 0 && len(missing(dir, it)) < len(it.Holds) {
+			return dir
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) != 1 || !entries[0].IsDir() {
+			return temp
+		}
+		dir = filepath.Join(dir, entries[0].Name())
+		if len(it.Holds) == 0 && entries[0].Name() == it.Name {
+			return dir
+		}
 	}
-	only := filepath.Join(temp, entries[0].Name())
-	if len(it.Holds) == 0 && entries[0].Name() == path.Base(it.Path()) ||
-		len(it.Holds) > 0 && slices.Equal(missing(temp, it), it.Holds) && len(missing(only, it)) < len(it.Holds) {
-		return only
-	}
-	return temp
 }

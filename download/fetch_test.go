@@ -491,6 +491,11 @@ func TestLayout(t *testing.T) {
 			want:    map[string]string{"images_classic/toy/train/a": "1", "images_classic/toy/test/b": "2"},
 		},
 		{
+			name: "folders around", item: toy,
+			archive: map[string]string{"images_classic/toy/train/a": "1", "images_classic/toy/test/b": "2"},
+			want:    map[string]string{"images_classic/toy/train/a": "1", "images_classic/toy/test/b": "2"},
+		},
+		{
 			name: "lists", item: Item{Name: "benchmark_imglist_nac", Kind: Lists, Drive: "ID", Holds: []string{"cifar10"}},
 			archive: map[string]string{"benchmark_imglist/cifar10/l.txt": "1"},
 			want:    map[string]string{"benchmark_imglist_nac/cifar10/l.txt": "1"},

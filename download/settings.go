@@ -128,15 +128,7 @@ func (s Settings) apply(it Item) (Item, error) {
 	return it, nil
 }
 
-// from names where an item comes from.
-func (it Item) from() string {
-	if it.Drive != "" {
-		return "https://drive.google.com/uc?export=download&id=" + it.Drive
-	}
-	return it.URL
-}
-
-// place names where an item comes from for people, without passwords and tokens.
+// place names where an item comes from, without passwords and tokens.
 func (it Item) place() string {
 	if it.Drive != "" {
 		return "Google Drive " + it.Drive
