@@ -14,6 +14,7 @@
 package download
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ import (
 	"net/http/cookiejar"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -150,8 +153,11 @@ func (c *Client) Plan(dir string, items []Item) ([]Step, error) {
 		if s.There, err = complete(s.Path, it); err != nil {
 			return nil, fmt.Errorf("download: %s: %w", it.Name, err)
 		}
-		if info, err := os.Stat(partPath(s.Path, it)); err == nil && !s.There {
-			s.Have = info.Size()
+		if n, size, ok := usable(partPath(s.Path, it), it.place()); ok && !s.There {
+			s.Have = size
+			if n.Total >= 0 {
+				s.Total = n.Total
+			}
 		}
 		steps = append(steps, s)
 	}
@@ -217,14 +223,14 @@ type Result struct {
 // left, from which the next Get goes on. One Get at a time works below dir;
 // another process's is an error.
 func (c *Client) Get(ctx context.Context, dir string, it Item) (Result, error) {
-	r, err := c.get1(ctx, dir, it)
+	r, err := c.bring(ctx, dir, it)
 	if err != nil {
 		return r, fmt.Errorf("download: %s: %w", it.Name, err)
 	}
 	return r, nil
 }
 
-func (c *Client) get1(ctx context.Context, dir string, it Item) (Result, error) {
+func (c *Client) bring(ctx context.Context, dir string, it Item) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
@@ -308,18 +314,38 @@ const lockName = ".nac-download.lock"
 
 // lock keeps other processes from working below dir.
 func lock(dir string) (unlock func(), err error) {
-	l := flock.New(filepath.Join(dir, lockName))
-	ok, err := l.TryLock()
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, fmt.Errorf("another nac download is at work in %s", dir)
+	name := filepath.Join(dir, lockName)
+	var l *flock.Flock
+	for {
+		l = flock.New(name)
+		ok, err := l.TryLock()
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, fmt.Errorf("another nac download is at work in %s", dir)
+		}
+		// A lock of a file that another process has just removed is worth nothing.
+		held, herr := l.Stat()
+		there, terr := os.Stat(name)
+		if herr == nil && terr == nil && os.SameFile(held, there) {
+			break
+		}
+		if err := l.Close(); err != nil {
+			return nil, err
+		}
+		if herr != nil || terr != nil && !errors.Is(terr, fs.ErrNotExist) {
+			return nil, errors.Join(herr, terr)
+		}
 	}
 	return func() {
-		os.Remove(l.Path())
+		if runtime.GOOS == "windows" { // it removes no open file
+			l.Close()
+			os.Remove(l.Path())
+			return
+		}
+		os.Remove(l.Path()) // while no other process can have it
 		l.Close()
-		os.Remove(l.Path()) // Windows removes no open file
 	}, nil
 }
 
@@ -350,6 +376,10 @@ func (c *Client) install(ctx context.Context, it Item, p *part, target string) (
 	if err != nil {
 		return nil, err
 	}
+	// What tells that the item is complete comes last, should this be cut short.
+	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int {
+		return cmp.Compare(slices.Index(it.Holds, a.Name()), slices.Index(it.Holds, b.Name()))
+	})
 	for _, e := range entries {
 		to := filepath.Join(target, e.Name())
 		if p.exists(to) {

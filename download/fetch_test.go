@@ -367,7 +367,7 @@ func TestResumeInLaterRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := steps[0]; s.There || s.Have != 100_000 {
+	if s := steps[0]; s.There || s.Have != 100_000 || s.Total != int64(len(content)) {
 		t.Errorf("plan %+v, want 100000 bytes", s)
 	}
 	if _, err := client(t, d, Options{}).Get(t.Context(), dir, toy); err != nil {

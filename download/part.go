@@ -38,26 +38,33 @@ type note struct {
 
 func (p *part) notePath() string { return p.path + ".json" }
 
+// usable returns what an earlier run has left at path, and whether it is of use for
+// the file from that place.
+func usable(path, from string) (n note, size int64, ok bool) {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return note{}, 0, false
+	}
+	data, err := os.ReadFile(path + ".json")
+	if err != nil || json.Unmarshal(data, &n) != nil || n.From != from {
+		return note{}, 0, false
+	}
+	size = info.Size()
+	return n, size, (n.Total < 0 || size <= n.Total) && (!n.Done || size == n.Total)
+}
+
 // openPart finds what an earlier run has left at path; bytes that are from
 // elsewhere, or of which nothing is known, are thrown away.
 func openPart(path, from string) (*part, error) {
 	p := &part{path: path, note: note{From: from, Total: -1}}
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return p, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	var n note
-	data, err := os.ReadFile(p.notePath())
-	if err != nil || json.Unmarshal(data, &n) != nil || n.From != from || n.Total >= 0 && info.Size() > n.Total || n.Done && n.Total != info.Size() {
+	n, size, ok := usable(path, from)
+	if !ok {
 		return p, p.discard()
 	}
-	p.note, p.size = n, info.Size()
+	p.note, p.size = n, size
 	return p, nil
 }
 
