@@ -36,7 +36,7 @@ type entry struct {
 // empty: an error leaves a part of the files there. Only folders and
 // plain files come out, with default permissions and inside of dir. An archive
 // is refused, before anything is written, if a name is absolute, leads
-// outside, comes twice or cannot be a file's name everywhere; if an entry is
+// outside, comes twice or cannot be a file's name here; if an entry is
 // a symbolic link, a device or encrypted; if it is beyond the limits. Sizes and CRC-32 of
 // all files are checked. macOS's extra entries are left out. tell, if not
 // nil, is called after each file with the bytes that were written since the last
@@ -122,12 +122,12 @@ func inspect(r *zip.Reader, size int64, limits Limits) ([]entry, int64, error) {
 		seen    = make(map[string]bool, len(r.File)) // true for a file
 	)
 	for _, f := range r.File {
+		if skipped(f.Name) {
+			continue
+		}
 		name, err := checkName(f.Name)
 		if err != nil {
 			return nil, 0, err
-		}
-		if skipped(name) {
-			continue
 		}
 		mode := f.Mode()
 		switch isDir := strings.HasSuffix(f.Name, "/"); {
@@ -175,15 +175,15 @@ func inspect(r *zip.Reader, size int64, limits Limits) ([]entry, int64, error) {
 // checkName returns an entry's name without a slash at its end, or an error if it
 // could lead outside or is not a file's name on some system.
 func checkName(s string) (string, error) {
-	name := strings.TrimSuffix(s, "/")
+	name := strings.TrimPrefix(strings.TrimSuffix(s, "/"), "./")
 	bad := func(why string) (string, error) { return "", fmt.Errorf("the archive's entry %q %s", s, why) }
 	switch {
 	case name == "" || len(name) > 4096:
 		return bad("has no name that a file can have")
 	case strings.HasPrefix(name, "/"):
 		return bad("has an absolute path")
-	case strings.ContainsAny(name, `\:`) || strings.ContainsFunc(name, unicode.IsControl):
-		return bad("has a character in its name that a file's name cannot have everywhere")
+	case strings.Contains(name, `\`) || strings.ContainsFunc(name, unicode.IsControl):
+		return bad("has a character in its name that no file's name should have")
 	}
 	for elem := range strings.SplitSeq(name, "/") {
 		if elem == ".." {
@@ -199,9 +199,14 @@ func checkName(s string) (string, error) {
 	return name, nil
 }
 
-// skipped tells whether an entry is what macOS adds to archives.
+// skipped tells whether an entry is what macOS adds to archives, or the folder
+// itself.
 func skipped(name string) bool {
-	return name == "__MACOSX" || strings.HasPrefix(name, "__MACOSX/") || path.Base(name) == ".DS_Store"
+	switch path.Base(name) {
+	case ".DS_Store", "Icon\r":
+		return true
+	}
+	return name == "./" || strings.HasPrefix(name, "__MACOSX/")
 }
 
 // unpack writes one file. A file that is there already is an error: names that

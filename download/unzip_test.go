@@ -87,11 +87,9 @@ func TestUnzipRefuses(t *testing.T) {
 		{name: "parent folder", archive: rawZip(t, ok, rawEntry{name: "../"}), problem: "leads out"},
 		{name: "absolute", archive: file("/etc/passwd"), problem: "absolute"},
 		{name: "backslash", archive: file(`..\evil`), problem: "character"},
-		{name: "drive", archive: file("C:/evil"), problem: "character"},
-		{name: "stream", archive: file("a.txt:evil"), problem: "character"},
 		{name: "zero byte", archive: file("a\x00b"), problem: "character"},
 		{name: "escape", archive: file("a\x1b[2J"), problem: "character"},
-		{name: "dot", archive: file("./a"), problem: "empty part"},
+		{name: "dot", archive: file("a/./b"), problem: "empty part"},
 		{name: "double slash", archive: file("a//b"), problem: "empty part"},
 		{name: "no name", archive: rawZip(t, ok, rawEntry{name: "/"}), problem: "no name"},
 		{name: "long name", archive: file(strings.Repeat("a/", 2500) + "b"), problem: "no name"},
@@ -102,6 +100,7 @@ func TestUnzipRefuses(t *testing.T) {
 		{name: "file with a folder's mode", archive: rawZip(t, ok, rawEntry{name: "a", mode: fs.ModeDir | 0o700}), problem: "neither"},
 		{name: "encrypted", archive: patchedFlags(t, file("a"), 1), problem: "encrypted"},
 		{name: "unknown method", archive: rawZip(t, rawEntry{name: "a", data: "x", change: func(h *zip.FileHeader) { h.Method = 9 }}), problem: "method (9)"},
+		{name: "twice under two spellings", archive: rawZip(t, ok, rawEntry{name: "./ok.txt"}), problem: "twice"},
 		{name: "twice", archive: rawZip(t, ok, ok), problem: "twice"},
 		{name: "file and folder", archive: rawZip(t, rawEntry{name: "a", data: "x"}, rawEntry{name: "a/"}), problem: "both"},
 		{name: "folder and file", archive: rawZip(t, rawEntry{name: "a/"}, rawEntry{name: "a", data: "x"}), problem: "twice"},
@@ -160,6 +159,7 @@ func TestUnzip(t *testing.T) {
 		rawEntry{name: "a/none", mode: 0o200},
 		rawEntry{name: "stored", data: "abc", change: func(h *zip.FileHeader) { h.Method = zip.Store }},
 		rawEntry{name: "__MACOSX/a/._b", data: "x"}, rawEntry{name: "a/.DS_Store", data: "x"},
+		rawEntry{name: "a/Icon\r"}, rawEntry{name: "./"}, rawEntry{name: "./dot", data: "d"},
 		// Text shrinks more than images; small archives may.
 		rawEntry{name: "zeros", data: strings.Repeat("\x00", 1<<19)},
 	)
@@ -170,9 +170,9 @@ func TestUnzip(t *testing.T) {
 	if err := Unzip(t.Context(), src, dir, DefaultLimits, func(n, all int64) { wrote, total = wrote+n, all }); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"a/b/carpenter's kit ü.JPEG": noise(1000), "a/setuid": "x", "a/none": "", "stored": "abc", "zeros": strings.Repeat("\x00", 1<<19)}
+	want := map[string]string{"a/b/carpenter's kit ü.JPEG": noise(1000), "a/setuid": "x", "a/none": "", "stored": "abc", "dot": "d", "zeros": strings.Repeat("\x00", 1<<19)}
 	wantTree(t, dir, want)
-	if wrote != 1000+1+3+1<<19 || wrote != total {
+	if wrote != 1000+1+3+1+1<<19 || wrote != total {
 		t.Errorf("%d bytes of %d reported", wrote, total)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "empty")); err != nil || !info.IsDir() {
