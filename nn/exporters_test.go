@@ -82,7 +82,7 @@ func TestEveryOperationAllocatesNothing(t *testing.T) {
 		g, want := net.build(r)
 		s := session(t, g, want, Options{MaxBatch: 2, Workers: 1})
 		images := normal(r, 2*s.inputFloat, 1)
-		if a := testing.AllocsPerRun(2, func() {
+		if a := testing.AllocsPerRun(20, func() {
 			if _, err := s.Run(images, 2); err != nil {
 				t.Fatal(err)
 			}
