@@ -60,8 +60,8 @@ type Inputs struct {
 	Logits  []float32 // N×K
 	Feature []float32 // N×F
 	States  []coverage.States
-	// Labels are the classes of ID training images, negative if unknown. They
-	// are nil when scoring.
+	// Labels are the classes of ID training and validation images, negative if
+	// unknown. They are nil when scoring.
 	Labels []int
 }
 
@@ -88,6 +88,14 @@ type Detector interface {
 	restore(f *safetensors.File) error
 }
 
+// ValidationFitter is a Detector that also learns from ID validation images.
+type ValidationFitter interface {
+	Detector
+	// FitValidation takes in a batch of them. It is called between the last Fit and
+	// End.
+	FitValidation(in *Inputs) error
+}
+
 // ErrUnfitted is wrapped by the error for scoring before fitting has ended.
 var ErrUnfitted = errors.New("not fitted yet")
 
@@ -95,14 +103,7 @@ var ErrUnfitted = errors.New("not fitted yet")
 // of equal ones, into dst.
 func Predictions(logits []float32, classes int, dst []int) {
 	for i := range dst {
-		row := logits[i*classes : (i+1)*classes]
-		best := 0
-		for k, v := range row {
-			if v > row[best] {
-				best = k
-			}
-		}
-		dst[i] = best
+		dst[i] = argmax(logits[i*classes : (i+1)*classes])
 	}
 }
 
@@ -151,17 +152,14 @@ func (d *logitsOnly) each(in *Inputs, dst []float64, score func(logits []float64
 	}
 	row := make([]float64, d.classes)
 	for i := range in.N {
-		for k, v := range in.Logits[i*d.classes:][:d.classes] {
-			row[k] = float64(v)
-		}
-		dst[i] = score(row)
+		dst[i] = score(widen(in.Logits[i*d.classes:][:d.classes], row))
 	}
 	return nil
 }
 
 func (in *Inputs) check(classes int, dst []float64) error {
-	if len(in.Logits) < in.N*classes {
-		return fmt.Errorf("detector: %d logits are not %d images of %d classes", len(in.Logits), in.N, classes)
+	if err := rows("logits", in.Logits, in.N, classes); err != nil {
+		return fmt.Errorf("detector: %w", err)
 	}
 	if len(dst) < in.N {
 		return fmt.Errorf("detector: room for %d scores of %d images", len(dst), in.N)

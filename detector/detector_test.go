@@ -15,43 +15,67 @@ import (
 	"nac/metric"
 )
 
-// toy is a made network whose logits are its feature: ID images have one large
-// logit and a large state, OOD images have none.
+// toy is a made network of six classes. Each class has four features of its own;
+// the features of an ID image are large for its class, those of an OOD image
+// are small for all.
 type toy struct{ r *rand.Rand }
 
 const (
-	toyClasses = 6
-	toyLayer   = "pool"
+	toyClasses  = 6
+	toyFeatures = 24
+	toyLayer    = "pool"
 )
 
 func (t toy) network() Network {
-	return Network{
-		Classes: toyClasses, Features: toyClasses, Channels: map[string]int{toyLayer: toyClasses},
-		Weight: make([]float32, toyClasses*toyClasses), Bias: make([]float32, toyClasses),
+	n := Network{
+		Classes: toyClasses, Features: toyFeatures, Channels: map[string]int{toyLayer: toyFeatures},
+		Weight: make([]float32, toyClasses*toyFeatures), Bias: make([]float32, toyClasses),
 	}
+	r := rand.New(rand.NewPCG(7, 7))
+	for i := range n.Weight {
+		n.Weight[i] = float32(0.1 * r.NormFloat64())
+		if i%toyFeatures/4 == i/toyFeatures {
+			n.Weight[i] += 1
+		}
+	}
+	for k := range n.Bias {
+		n.Bias[k] = float32(0.1 * r.NormFloat64())
+	}
+	return n
 }
 
 func (t toy) batch(n int, id bool) *Inputs {
 	in := &Inputs{N: n, Labels: make([]int, n)}
+	net := t.network()
 	var z, g []float32
 	for i := range n {
 		label := t.r.IntN(toyClasses)
 		in.Labels[i] = label
-		for k := range toyClasses {
-			v := t.r.NormFloat64()
-			if id && k == label {
-				v += 8
+		for f := range toyFeatures {
+			v := 0.3 * t.r.NormFloat64()
+			if id && f/4 == label {
+				v += 2
 			}
-			in.Logits = append(in.Logits, float32(v))
-			z = append(z, float32(math.Abs(v)))
+			if !id {
+				v += 0.4
+			}
+			v = max(v, 0)
+			in.Feature = append(in.Feature, float32(v))
+			z = append(z, float32(v))
 			sign := float32(1)
 			if !id {
 				sign = -3
 			}
 			g = append(g, sign*float32(0.1+0.01*t.r.Float64()))
 		}
+		for k := range toyClasses {
+			sum := net.Bias[k]
+			for f, v := range in.Feature[i*toyFeatures:] {
+				sum += net.Weight[k*toyFeatures+f] * v
+			}
+			in.Logits = append(in.Logits, sum)
+		}
 	}
-	in.Feature = in.Logits
 	in.States = []coverage.States{{Layer: toyLayer, Z: z, G: g}}
 	return in
 }
@@ -60,32 +84,56 @@ func toySettings() Settings {
 	return Settings{Layers: []coverage.LayerSettings{{Layer: toyLayer, M: 50, O: 5, Alpha: 1}}}
 }
 
+// part returns some images of a batch.
 func part(in *Inputs, from, to int) *Inputs {
-	cut := func(v []float32) []float32 { return v[from*toyClasses : to*toyClasses] }
-	s := in.States[0]
-	return &Inputs{
-		N: to - from, Logits: cut(in.Logits), Feature: cut(in.Feature), Labels: in.Labels[from:to],
-		States: []coverage.States{{Layer: s.Layer, Z: cut(s.Z), G: cut(s.G)}},
+	cut := func(v []float32) []float32 {
+		width := len(v) / in.N
+		return v[from*width : to*width]
+	}
+	p := &Inputs{N: to - from, Logits: cut(in.Logits), Feature: cut(in.Feature)}
+	if in.Labels != nil {
+		p.Labels = in.Labels[from:to]
+	}
+	for _, s := range in.States {
+		p.States = append(p.States, coverage.States{Layer: s.Layer, Z: cut(s.Z), G: cut(s.G)})
+	}
+	return p
+}
+
+// tryFit makes all calls of fitting, in batches.
+func tryFit(d Detector, n Network, train, val *Inputs, batch int) error {
+	if err := d.Begin(n); err != nil {
+		return err
+	}
+	for i := 0; i < train.N; i += batch {
+		if err := d.Fit(part(train, i, min(i+batch, train.N))); err != nil {
+			return err
+		}
+	}
+	if v, ok := d.(ValidationFitter); ok {
+		for i := 0; i < val.N; i += batch {
+			if err := v.FitValidation(part(val, i, min(i+batch, val.N))); err != nil {
+				return err
+			}
+		}
+	}
+	return d.End()
+}
+
+func fitOn(t *testing.T, d Detector, n Network, train, val *Inputs, batch int) {
+	t.Helper()
+	if err := tryFit(d, n, train, val, batch); err != nil {
+		t.Fatal(err)
 	}
 }
 
-func fitted(t *testing.T, key string, train *Inputs, batch int) Detector {
+func fitted(t *testing.T, key string, train, val *Inputs, batch int) Detector {
 	t.Helper()
 	d, err := New(key, toySettings())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Begin(toy{}.network()); err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < train.N; i += batch {
-		if err := d.Fit(part(train, i, min(i+batch, train.N))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := d.End(); err != nil {
-		t.Fatal(err)
-	}
+	fitOn(t, d, toy{}.network(), train, val, batch)
 	return d
 }
 
@@ -103,7 +151,7 @@ func TestContract(t *testing.T) {
 	for _, key := range Keys() {
 		t.Run(key, func(t *testing.T) {
 			r := toy{rand.New(rand.NewPCG(1, 1))}
-			train, id, ood := r.batch(300, true), r.batch(200, true), r.batch(200, false)
+			train, val, id, ood := r.batch(300, true), r.batch(100, true), r.batch(200, true), r.batch(200, false)
 
 			fresh, err := New(key, toySettings())
 			if err != nil {
@@ -113,7 +161,7 @@ func TestContract(t *testing.T) {
 				t.Errorf("scoring before fitting: %v, want ErrUnfitted", err)
 			}
 
-			d := fitted(t, key, train, 64)
+			d := fitted(t, key, train, val, 64)
 			idScores, oodScores := scores(t, d, id), scores(t, d, ood)
 			for _, s := range append(slices.Clone(idScores), oodScores...) {
 				if math.IsNaN(s) || math.IsInf(s, 0) {
@@ -130,7 +178,7 @@ func TestContract(t *testing.T) {
 			if !slices.Equal(single, idScores) {
 				t.Error("scores depend on the batch they are in")
 			}
-			if again := scores(t, fitted(t, key, train, 7), id); !slices.Equal(again, idScores) {
+			if again := scores(t, fitted(t, key, train, val, 7), id); !slices.Equal(again, idScores) {
 				t.Error("scores depend on the batches of fitting")
 			}
 

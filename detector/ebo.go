@@ -3,7 +3,6 @@ package detector
 import (
 	"fmt"
 	"math"
-	"slices"
 )
 
 // ebo is the energy score (Liu et al., "Energy-based Out-of-distribution
@@ -29,11 +28,6 @@ func (d *ebo) Settings() Settings { return Settings{Temperature: d.temperature} 
 
 func (d *ebo) Score(in *Inputs, dst []float64) error {
 	return d.each(in, dst, func(logits []float64) float64 {
-		top := slices.Max(logits)
-		sum := 0.0
-		for _, v := range logits {
-			sum += math.Exp((v - top) / d.temperature)
-		}
-		return top + d.temperature*math.Log(sum)
+		return logSumExp(logits, d.temperature)
 	})
 }

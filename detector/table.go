@@ -14,6 +14,9 @@ type Settings struct {
 	Layers []coverage.LayerSettings `json:"layers,omitempty"`
 	// Temperature is ebo's; 0 means 1.
 	Temperature float64 `json:"temperature,omitempty"`
+	// Params are those of the other methods, by key and name, as "knn.k"; see
+	// Method.Params. Absent ones have their defaults.
+	Params map[string]float64 `json:"params,omitempty"`
 }
 
 // Method is an entry of the table of detectors.
@@ -22,14 +25,17 @@ type Method struct {
 	About string // what it does, in a few words
 	Paper string // first author, venue and year
 	make  func(Settings) (Detector, error)
+	// Params are its settings in Settings.Params.
+	Params []Param
 }
 
 // methods is the table, in the order in which it is shown.
 var methods = []Method{
-	{"nac", "neuron activation coverage (NAC-UE)", "Liu, ICLR 2024", newNAC},
-	{"msp", "maximum softmax probability", "Hendrycks, ICLR 2017", newMSP},
-	{"mls", "maximum logit", "Hendrycks, ICML 2022", newMLS},
-	{"ebo", "energy: log-sum-exp of the logits", "Liu, NeurIPS 2020", newEBO},
+	{"nac", "neuron activation coverage (NAC-UE)", "Liu, ICLR 2024", newNAC, nil},
+	{"msp", "maximum softmax probability", "Hendrycks, ICLR 2017", newMSP, nil},
+	{"mls", "maximum logit", "Hendrycks, ICML 2022", newMLS, nil},
+	{"ebo", "energy: log-sum-exp of the logits", "Liu, NeurIPS 2020", newEBO, nil},
+	{"temp_scaling", "maximum softmax probability at a fitted temperature", "Guo, ICML 2017", newTempScaling, tempScalingParams},
 }
 
 // Methods returns the table of detectors.
