@@ -121,6 +121,9 @@ func (r *runner) estimate(data *Data) error {
 	for _, set := range append(append([]Images(nil), data.Near...), data.Far...) {
 		images += count(set.Source, nil)
 	}
+	if r.learnsFromValidation() {
+		images += count(data.Val, nil)
+	}
 	stream := data.Train.Open(r.ctx, data.TrainIndices)
 	defer stream.Close()
 	b, err := stream.Next()
@@ -249,6 +252,9 @@ func (r *runner) fit(data *Data) error {
 	if err != nil {
 		return err
 	}
+	if err := r.fitValidation(data); err != nil {
+		return err
+	}
 	for i, m := range r.methods {
 		start := time.Now()
 		if err := m.Detector.End(); err != nil {
@@ -257,6 +263,40 @@ func (r *runner) fit(data *Data) error {
 		r.cost[i].FitSeconds += time.Since(start).Seconds()
 	}
 	return nil
+}
+
+// fitValidation gives the validation images to those methods that learn from them.
+func (r *runner) fitValidation(data *Data) error {
+	if !r.learnsFromValidation() {
+		return nil
+	}
+	return r.each("val, to fit", data.Val, nil, func(b *imageset.Batch, in *detector.Inputs) error {
+		if err := finite(in.Logits); err != nil {
+			return err
+		}
+		in.Labels = b.Labels
+		for i, m := range r.methods {
+			v, ok := m.Detector.(detector.ValidationFitter)
+			if !ok {
+				continue
+			}
+			start := time.Now()
+			if err := v.FitValidation(in); err != nil {
+				return err
+			}
+			r.cost[i].FitSeconds += time.Since(start).Seconds()
+		}
+		return nil
+	})
+}
+
+func (r *runner) learnsFromValidation() bool {
+	for _, m := range r.methods {
+		if _, ok := m.Detector.(detector.ValidationFitter); ok {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *runner) score(name string, s Source, indices []int) (*SetScores, error) {
