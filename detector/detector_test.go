@@ -151,7 +151,7 @@ func TestContract(t *testing.T) {
 	for _, key := range Keys() {
 		t.Run(key, func(t *testing.T) {
 			r := toy{rand.New(rand.NewPCG(1, 1))}
-			train, val, id, ood := r.batch(300, true), r.batch(100, true), r.batch(200, true), r.batch(200, false)
+			train, val, id, ood := r.batch(600, true), r.batch(100, true), r.batch(200, true), r.batch(200, false)
 
 			fresh, err := New(key, toySettings())
 			if err != nil {

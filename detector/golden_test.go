@@ -100,6 +100,7 @@ func TestBaselines(t *testing.T) {
 		{"mls", nil, "mls.conf", 2e-5},
 		{"ebo", nil, "ebo.conf", 2e-5},
 		{"temp_scaling", nil, "temp_scaling.conf", 1e-4},
+		{"knn", nil, "knn.conf", 1e-4},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
 			d := b.fit(t, c.key, Settings{Params: c.s})

@@ -36,6 +36,7 @@ var methods = []Method{
 	{"mls", "maximum logit", "Hendrycks, ICML 2022", newMLS, nil},
 	{"ebo", "energy: log-sum-exp of the logits", "Liu, NeurIPS 2020", newEBO, nil},
 	{"temp_scaling", "maximum softmax probability at a fitted temperature", "Guo, ICML 2017", newTempScaling, tempScalingParams},
+	{"knn", "distance to the K-th nearest training image", "Sun, ICML 2022", newKNN, knnParams},
 }
 
 // Methods returns the table of detectors.

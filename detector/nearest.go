@@ -1,0 +1,77 @@
+package detector
+
+import "math"
+
+// nearest finds the K smallest of a stream of numbers without sorting it.
+type nearest struct {
+	k     int
+	slack float64 // numbers above the K-th by no more than this are kept too
+	limit float64 // what is above this is not needed
+	keys  []float64
+	at    []int32 // where they come from
+	full  int     // how many to gather before pruning
+	work  []float64
+}
+
+func newNearest(k int, slack float64) nearest {
+	return nearest{k: k, slack: slack, limit: math.Inf(1), full: 2*k + 64}
+}
+
+// add takes in a number that is not above the limit.
+func (s *nearest) add(key float64, at int) {
+	s.keys, s.at = append(s.keys, key), append(s.at, int32(at))
+	if len(s.keys) >= s.full {
+		s.prune()
+	}
+}
+
+// prune drops what is above the K-th and its slack, and returns the K-th.
+func (s *nearest) prune() float64 {
+	s.work = append(s.work[:0], s.keys...)
+	kth := kthSmallest(s.work, s.k-1)
+	s.limit = kth + s.slack
+	n := 0
+	for i, key := range s.keys {
+		if key <= s.limit {
+			s.keys[n], s.at[n] = key, s.at[i]
+			n++
+		}
+	}
+	s.keys, s.at = s.keys[:n], s.at[:n]
+	s.full = 2*n + 64
+	return kth
+}
+
+// kthSmallest returns what v[k] would be if v were sorted, in linear time; it
+// reorders v (Hoare, "Algorithm 65: Find", CACM 1961).
+func kthSmallest(v []float64, k int) float64 {
+	low, high := 0, len(v)-1
+	for low < high {
+		pivot := median(v[low], v[(low+high)/2], v[high])
+		i, j := low, high
+		for i <= j {
+			for v[i] < pivot {
+				i++
+			}
+			for v[j] > pivot {
+				j--
+			}
+			if i <= j {
+				v[i], v[j] = v[j], v[i]
+				i++
+				j--
+			}
+		}
+		switch {
+		case k <= j:
+			high = j
+		case k >= i:
+			low = i
+		default:
+			return v[k]
+		}
+	}
+	return v[k]
+}
+
+func median(a, b, c float64) float64 { return max(min(a, b), min(max(a, b), c)) }
