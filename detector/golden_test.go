@@ -89,46 +89,43 @@ func relativeError(got, want []float64) float64 {
 }
 
 func TestBaselines(t *testing.T) {
+	type golden struct {
+		name      string
+		tolerance float64
+	}
 	b := openBaselines(t)
 	for _, c := range []struct {
-		key       string
-		s         map[string]float64
-		golden    string
-		tolerance float64
+		key    string
+		s      map[string]float64
+		scores []golden
+		// fitted are what fitting found out, where the reference's is stored.
+		fitted map[golden]func(Detector) []float64
 	}{
-		{"msp", nil, "msp.conf", 2e-5},
-		{"mls", nil, "mls.conf", 2e-5},
-		{"ebo", nil, "ebo.conf", 2e-5},
-		{"temp_scaling", nil, "temp_scaling.conf", 1e-4},
-		{"knn", nil, "knn.conf", 1e-4},
+		{key: "msp", scores: []golden{{"msp.conf", 2e-5}, {"msp.conf_f64", 2e-5}}},
+		{key: "mls", scores: []golden{{"mls.conf", 2e-5}}},
+		{key: "ebo", scores: []golden{{"ebo.conf", 2e-5}}},
+		{key: "temp_scaling", scores: []golden{{"temp_scaling.conf", 1e-4}}, fitted: map[golden]func(Detector) []float64{
+			{"temp_scaling.temperature", 1e-5}: func(d Detector) []float64 { return []float64{d.(*tempScaling).temperature} },
+		}},
+		{key: "knn", scores: []golden{{"knn.conf", 1e-4}}},
+		{key: "mds", scores: []golden{{"mds.conf", 1e-4}, {"mds.conf_f64", 1e-4}}},
+		{key: "rmds", scores: []golden{{"rmds.conf", 1e-3}, {"rmds.conf_f64", 1e-3}}},
 	} {
-		t.Run(c.golden, func(t *testing.T) {
+		t.Run(c.key, func(t *testing.T) {
 			d := b.fit(t, c.key, Settings{Params: c.s})
-			want := b.floats(t, c.golden)
-			e := relativeError(scores(t, d, b.test), want)
-			t.Logf("error %.2g", e)
-			if !(e <= c.tolerance) {
-				t.Errorf("error %.3g, want at most %g", e, c.tolerance)
+			compare := func(g golden, got []float64) {
+				e := relativeError(got, b.floats(t, g.name))
+				t.Logf("%s: error %.2g", g.name, e)
+				if !(e <= g.tolerance) {
+					t.Errorf("%s: error %.3g, want at most %g", g.name, e, g.tolerance)
+				}
+			}
+			for g, found := range c.fitted {
+				compare(g, found(d))
+			}
+			for _, g := range c.scores {
+				compare(g, scores(t, d, b.test))
 			}
 		})
-	}
-}
-
-// What fitting found out, where the reference's is stored.
-func TestBaselinesFitted(t *testing.T) {
-	b := openBaselines(t)
-	for _, c := range []struct {
-		key       string
-		found     func(Detector) []float64
-		golden    string
-		tolerance float64
-	}{
-		{"temp_scaling", func(d Detector) []float64 { return []float64{d.(*tempScaling).temperature} }, "temp_scaling.temperature", 1e-4},
-	} {
-		e := relativeError(c.found(b.fit(t, c.key, Settings{})), b.floats(t, c.golden))
-		t.Logf("%s: error %.2g", c.golden, e)
-		if !(e <= c.tolerance) {
-			t.Errorf("%s: error %.3g, want at most %g", c.golden, e, c.tolerance)
-		}
 	}
 }

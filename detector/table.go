@@ -37,6 +37,8 @@ var methods = []Method{
 	{"ebo", "energy: log-sum-exp of the logits", "Liu, NeurIPS 2020", newEBO, nil},
 	{"temp_scaling", "maximum softmax probability at a fitted temperature", "Guo, ICML 2017", newTempScaling, tempScalingParams},
 	{"knn", "distance to the K-th nearest training image", "Sun, ICML 2022", newKNN, knnParams},
+	{"mds", "Mahalanobis distance from the nearest class", "Lee, NeurIPS 2018", newMDS, nil},
+	{"rmds", "the same relative to the distance from all classes", "Ren, 2021", newRMDS, nil},
 }
 
 // Methods returns the table of detectors.

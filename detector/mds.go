@@ -1,0 +1,71 @@
+package detector
+
+import "slices"
+
+// mds is the Mahalanobis distance score (Lee et al., "A Simple Unified Framework
+// for Detecting Out-of-Distribution Samples and Adversarial Attacks", NeurIPS
+// 2018), of the penultimate feature alone: minus the squared distance from the
+// nearest class mean, with one covariance for all classes. Classes are by label;
+// those without training images have no mean. Where there are fewer images than
+// features the inverse is the pseudo-inverse.
+type mds struct {
+	fitting
+	moments  *classMoments
+	distance mahalanobis
+}
+
+func newMDS(s Settings) (Detector, error) {
+	p, err := paramsOf("mds", s, nil)
+	d := &mds{fitting: fitting{params: p}}
+	d.state = func(s *storage) { d.distance.store(s, "class", d.features) }
+	return d, err
+}
+
+func (d *mds) Begin(n Network) error {
+	if err := d.begin(n); err != nil {
+		return err
+	}
+	d.moments = newClassMoments(n.Classes, n.Features)
+	return nil
+}
+
+func (d *mds) Fit(in *Inputs) error {
+	if err := d.fit(in); err != nil {
+		return err
+	}
+	return d.addByLabel(in, d.moments)
+}
+
+func (f *fitting) addByLabel(in *Inputs, m *classMoments) error {
+	for i := range in.N {
+		l, err := f.label(in, i)
+		if err != nil {
+			return err
+		}
+		m.add(f.feature(in, i), l)
+	}
+	return nil
+}
+
+func (d *mds) End() error {
+	if err := d.endTrained(); err != nil {
+		return err
+	}
+	m, err := newMahalanobis(d.moments.within(), d.moments.all.mean(), d.moments.means())
+	if err != nil {
+		d.phase = fresh
+		return d.errorf("%w", err)
+	}
+	d.distance, d.moments = *m, nil
+	return nil
+}
+
+func (d *mds) Score(in *Inputs, dst []float64) error {
+	if err := d.scoring(in, dst); err != nil {
+		return err
+	}
+	d.distance.distances(in.Feature, in.N, func(i int, distances []float64) {
+		dst[i] = -slices.Min(distances)
+	})
+	return nil
+}
