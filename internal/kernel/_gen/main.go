@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, winograd or depthwise")
+	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, winograd, depthwise or transformer")
 	flag.Parse()
 	build.ConstraintExpr("!purego")
 	switch *isa {
@@ -30,6 +30,8 @@ func main() {
 		winograd4Output(v, constant)
 	case "depthwise":
 		depthwise(vector{suffix: "AVX2", bytes: 32})
+	case "transformer":
+		transformer()
 	default:
 		fmt.Fprintf(os.Stderr, "gen: unknown instruction set %q\n", *isa)
 		os.Exit(2)
