@@ -81,7 +81,10 @@ func (t toy) batch(n int, id bool) *Inputs {
 }
 
 func toySettings() Settings {
-	return Settings{Layers: []coverage.LayerSettings{{Layer: toyLayer, M: 50, O: 5, Alpha: 1}}}
+	return Settings{
+		Layers: []coverage.LayerSettings{{Layer: toyLayer, M: 50, O: 5, Alpha: 1}},
+		Params: map[string]float64{"vim.dim": toyClasses, "residual.dim": toyClasses},
+	}
 }
 
 // part returns some images of a batch.

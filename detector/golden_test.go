@@ -110,6 +110,10 @@ func TestBaselines(t *testing.T) {
 		{key: "knn", scores: []golden{{"knn.conf", 1e-4}}},
 		{key: "mds", scores: []golden{{"mds.conf", 1e-4}, {"mds.conf_f64", 1e-4}}},
 		{key: "rmds", scores: []golden{{"rmds.conf", 1e-3}, {"rmds.conf_f64", 1e-3}}},
+		{key: "vim", scores: []golden{{"vim.conf", 3e-3}, {"vim.conf_f64", 1e-5}}, fitted: map[golden]func(Detector) []float64{
+			{"vim.u", 1e-5}:     func(d Detector) []float64 { return d.(*vim).space.origin },
+			{"vim.alpha", 1e-3}: func(d Detector) []float64 { return []float64{d.(*vim).alpha} },
+		}},
 	} {
 		t.Run(c.key, func(t *testing.T) {
 			d := b.fit(t, c.key, Settings{Params: c.s})
@@ -127,5 +131,18 @@ func TestBaselines(t *testing.T) {
 				compare(g, scores(t, d, b.test))
 			}
 		})
+	}
+}
+
+// ViM is the energy less alpha times the residual.
+func TestResidual(t *testing.T) {
+	b := openBaselines(t)
+	vim, energy, alpha := b.floats(t, "vim.conf_f64"), b.floats(t, "ebo.conf_f64"), b.floats(t, "vim.alpha")
+	want := make([]float64, len(vim))
+	for i := range vim {
+		want[i] = (vim[i] - energy[i]) / alpha[0]
+	}
+	if e := relativeError(scores(t, b.fit(t, "residual", Settings{}), b.test), want); !(e <= 1e-4) {
+		t.Errorf("error %.3g, want at most 1e-4", e)
 	}
 }

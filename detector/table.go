@@ -39,6 +39,8 @@ var methods = []Method{
 	{"knn", "distance to the K-th nearest training image", "Sun, ICML 2022", newKNN, knnParams},
 	{"mds", "Mahalanobis distance from the nearest class", "Lee, NeurIPS 2018", newMDS, nil},
 	{"rmds", "the same relative to the distance from all classes", "Ren, 2021", newRMDS, nil},
+	{"vim", "energy less the feature's residual as a further logit", "Wang, CVPR 2022", newVIM, vimParams},
+	{"residual", "the feature's part outside of the principal subspace", "Wang, CVPR 2022", newResidual, residualParams},
 }
 
 // Methods returns the table of detectors.
