@@ -54,10 +54,10 @@ func (t toy) batch(n int, id bool) *Inputs {
 		for f := range toyFeatures {
 			v := 0.3 * t.r.NormFloat64()
 			if id && f/4 == label {
-				v += 2
+				v += 4
 			}
 			if !id {
-				v += 0.4
+				v += 0.5
 			}
 			v = max(v, 0)
 			in.Feature = append(in.Feature, float32(v))
@@ -83,7 +83,11 @@ func (t toy) batch(n int, id bool) *Inputs {
 func toySettings() Settings {
 	return Settings{
 		Layers: []coverage.LayerSettings{{Layer: toyLayer, M: 50, O: 5, Alpha: 1}},
-		Params: map[string]float64{"vim.dim": toyClasses, "residual.dim": toyClasses},
+		// The published settings are for hundreds of features.
+		Params: map[string]float64{
+			"vim.dim": toyClasses, "residual.dim": toyClasses,
+			"ash.percentile": 65, "ash_s.percentile": 65, "ash_p.percentile": 65, "dice.p": 50,
+		},
 	}
 }
 

@@ -114,6 +114,26 @@ func TestBaselines(t *testing.T) {
 			{"vim.u", 1e-5}:     func(d Detector) []float64 { return d.(*vim).space.origin },
 			{"vim.alpha", 1e-3}: func(d Detector) []float64 { return []float64{d.(*vim).alpha} },
 		}},
+		{key: "react", scores: []golden{{"react.conf", 2e-5}}, fitted: map[golden]func(Detector) []float64{
+			{"react.threshold", 1e-6}: func(d Detector) []float64 { return []float64{d.(*react).threshold} },
+		}},
+		{key: "dice", scores: []golden{{"dice.conf", 2e-5}}},
+		{key: "ash", scores: []golden{{"ash.conf", 2e-5}, {"ash.conf_f64", 2e-5}}},
+		{key: "klm", scores: []golden{{"klm.conf", 1e-4}, {"klm.conf_f64", 1e-4}}, fitted: map[golden]func(Detector) []float64{
+			{"klm.mean_softmax_val", 1e-5}: func(d Detector) []float64 { return d.(*klm).means },
+		}},
+		{key: "she", scores: []golden{{"she.conf", 2e-5}, {"she.conf_f64", 2e-5}}, fitted: map[golden]func(Detector) []float64{
+			{"she.class_mean_correct", 1e-5}: func(d Detector) []float64 { return d.(*she).patterns },
+		}},
+		{key: "gen", scores: []golden{{"gen.conf", 2e-5}, {"gen.conf_f64", 2e-5}}},
+		{key: "gen", s: map[string]float64{"gen.M": 3}, scores: []golden{{"gen_m3.conf", 2e-5}}},
+		{key: "gradnorm", scores: []golden{{"gradnorm.conf", 1e-4}}},
+		{key: "openmax", scores: []golden{{"openmax.conf", 1e-4}, {"openmax.conf_f64", 1e-4}}, fitted: map[golden]func(Detector) []float64{
+			{"openmax.mav", 1e-5}:           func(d Detector) []float64 { return d.(*openMax).means },
+			{"openmax.weibull_shape", 1e-4}: func(d Detector) []float64 { return d.(*openMax).shape },
+			{"openmax.weibull_scale", 1e-5}: func(d Detector) []float64 { return d.(*openMax).scale },
+			{"openmax.weibull_small", 1e-5}: func(d Detector) []float64 { return d.(*openMax).smallness },
+		}},
 	} {
 		t.Run(c.key, func(t *testing.T) {
 			d := b.fit(t, c.key, Settings{Params: c.s})

@@ -57,3 +57,17 @@ func (h *head) energies(features []float32, n int, dst []float64) {
 		dst[i] = logSumExp(widen(logits[i*h.classes:][:h.classes], row), 1)
 	}
 }
+
+// scaledEnergies does the same for features that are each to be multiplied by a
+// scale, in float64, so that a large one does not overflow.
+func (h *head) scaledEnergies(features []float32, scales []float64, n int, dst []float64) {
+	products := make([]float32, n*h.classes)
+	h.packed.multiply(features, n, nil, products)
+	row := make([]float64, h.classes)
+	for i := range n {
+		for k, v := range products[i*h.classes:][:h.classes] {
+			row[k] = scales[i]*float64(v) + float64(h.bias[k])
+		}
+		dst[i] = logSumExp(row, 1)
+	}
+}

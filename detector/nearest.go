@@ -1,6 +1,9 @@
 package detector
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // nearest finds the K smallest of a stream of numbers without sorting it.
 type nearest struct {
@@ -44,7 +47,7 @@ func (s *nearest) prune() float64 {
 
 // kthSmallest returns what v[k] would be if v were sorted, in linear time; it
 // reorders v (Hoare, "Algorithm 65: Find", CACM 1961).
-func kthSmallest(v []float64, k int) float64 {
+func kthSmallest[T float32 | float64](v []T, k int) T {
 	low, high := 0, len(v)-1
 	for low < high {
 		pivot := median(v[low], v[(low+high)/2], v[high])
@@ -74,4 +77,17 @@ func kthSmallest(v []float64, k int) float64 {
 	return v[k]
 }
 
-func median(a, b, c float64) float64 { return max(min(a, b), min(max(a, b), c)) }
+func median[T float32 | float64](a, b, c T) T { return max(min(a, b), min(max(a, b), c)) }
+
+// percentile is numpy's, with linear interpolation; it reorders v.
+func percentile[T float32 | float64](v []T, percent float64) float64 {
+	at := float64(len(v)-1) * percent / 100
+	low := int(math.Floor(at))
+	a := float64(kthSmallest(v, low))
+	if low+1 >= len(v) {
+		return a
+	}
+	// All behind low are at least a; the next is the least of them.
+	b := float64(slices.Min(v[low+1:]))
+	return a + (at-float64(low))*(b-a)
+}

@@ -41,6 +41,16 @@ var methods = []Method{
 	{"rmds", "the same relative to the distance from all classes", "Ren, 2021", newRMDS, nil},
 	{"vim", "energy less the feature's residual as a further logit", "Wang, CVPR 2022", newVIM, vimParams},
 	{"residual", "the feature's part outside of the principal subspace", "Wang, CVPR 2022", newResidual, residualParams},
+	{"react", "energy of clipped features", "Sun, NeurIPS 2021", newReAct, reactParams},
+	{"dice", "energy through the weights that matter most", "Sun, ECCV 2022", newDICE, diceParams},
+	{"ash", "energy of the largest features made equal (ASH-B)", "Djurisic, ICLR 2023", newASH("ash", 'b'), ashParams},
+	{"ash_s", "energy of the largest features scaled (ASH-S)", "Djurisic, ICLR 2023", newASH("ash_s", 's'), ashParams},
+	{"ash_p", "energy of the largest features (ASH-P)", "Djurisic, ICLR 2023", newASH("ash_p", 'p'), ashParams},
+	{"klm", "divergence from the nearest class's mean probabilities", "Hendrycks, ICML 2022", newKLM, nil},
+	{"she", "inner product with the predicted class's mean feature", "Zhang, ICLR 2023", newSHE, nil},
+	{"gen", "generalised entropy of the probabilities", "Liu, CVPR 2023", newGEN, genParams},
+	{"gradnorm", "size of the last layer's gradient", "Huang, NeurIPS 2021", newGradNorm, nil},
+	{"openmax", "probability of an unknown class", "Bendale, CVPR 2016", newOpenMax, openMaxParams},
 }
 
 // Methods returns the table of detectors.
