@@ -26,7 +26,13 @@ type Data struct {
 	SubIndices   []int
 	// Val and Test are ID.
 	Val, Test Source
+	// ValOOD is for choosing settings; nil if its list is absent.
+	ValOOD    Source
 	Near, Far []Images
+	// Base is the folder that paths in a cache are relative to; empty for none.
+	Base string
+	// CacheDir is the cache that sets are read from; see UseCache.
+	CacheDir string
 	// Absent lists the sets of the benchmark whose list is not there.
 	Absent []string
 }
@@ -95,6 +101,7 @@ func (l Layout) read(b Benchmark, list, root string) (imageset.List, bool, error
 func Open(ctx context.Context, b Benchmark, at Layout, options imageset.LoadOptions, trainImages int, seed uint32) (*Data, error) {
 	d := &Data{}
 	if at.FS == nil {
+		d.Base = at.Dir
 		if info, err := os.Stat(at.Dir); err != nil {
 			return nil, fmt.Errorf("openood: data folder: %w", err)
 		} else if !info.IsDir() {
@@ -135,6 +142,15 @@ func Open(ctx context.Context, b Benchmark, at Layout, options imageset.LoadOpti
 	}
 	if d.Test, err = need(b.Test); err != nil {
 		return nil, err
+	}
+	if b.ValOOD != "" {
+		s, there, err := source(b.ValOOD, "")
+		if err != nil {
+			return nil, fmt.Errorf("openood: %s: %w", b.Name, err)
+		}
+		if there {
+			d.ValOOD = s
+		}
 	}
 	sets := func(sets []Set) (found []Images, err error) {
 		for _, s := range sets {

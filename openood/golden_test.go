@@ -403,10 +403,13 @@ func TestRealNetworksFromFiles(t *testing.T) {
 			if got := fmt.Sprint(data.Absent); got != "[cifar100 svhn places365]" {
 				t.Errorf("absent sets are %s", got)
 			}
-			report, err := Run(ctx, data, s.network, s.extract, s.methods, nil)
+			record := newRecorder(t)
+			report, err := Run(ctx, data, s.network, s.extract, append(s.methods, Method{"recorder", record}), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
+			report.Methods = report.Methods[:len(s.methods)]
+			compareBaselines(t, record, s.network, report, want)
 			var acc float64
 			if err := json.Unmarshal(want.Methods["nac"].Rows["acc"], &acc); err != nil {
 				t.Fatal(err)

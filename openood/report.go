@@ -17,6 +17,7 @@ type Report struct {
 	Methods     []MethodResult `json:"methods"`
 	Absent      []string       `json:"absent_sets,omitempty"`
 	Skipped     []string       `json:"skipped_images,omitempty"`
+	Cache       string         `json:"cache,omitempty"` // folder of neuron states that sets were read from
 	Estimate    Estimate       `json:"estimate"`
 	Stages      []Stage        `json:"stages"`
 	Conventions string         `json:"conventions"`
@@ -82,6 +83,7 @@ type Stage struct {
 	WaitSeconds     float64 `json:"wait_seconds"`
 	NetworkSeconds  float64 `json:"network_seconds"`
 	DetectorSeconds float64 `json:"detector_seconds"`
+	Cached          bool    `json:"cached,omitempty"` // read from a cache: the network did not run
 }
 
 // SetScores are the scores of every image of a set, in list order.

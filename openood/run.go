@@ -13,6 +13,7 @@ import (
 	"nac/detector"
 	"nac/imageset"
 	"nac/metric"
+	"nac/states"
 )
 
 // Extractor is what the runner needs of a network; arch.Extractor is one.
@@ -52,7 +53,7 @@ func Run(ctx context.Context, data *Data, network detector.Network, extract Extr
 		return nil, errors.New("openood: no detectors")
 	}
 	r := &runner{ctx: ctx, network: network, extract: extract, methods: methods, progress: progress}
-	r.report.Absent = data.Absent
+	r.report.Absent, r.report.Cache = data.Absent, data.CacheDir
 	r.cost = make([]MethodCost, len(methods))
 	if err := r.estimate(data); err != nil {
 		return nil, err
@@ -124,7 +125,18 @@ func (r *runner) estimate(data *Data) error {
 	if r.learnsFromValidation() {
 		images += count(data.Val, nil)
 	}
-	stream := data.Train.Open(r.ctx, data.TrainIndices)
+	// Of a set that is not in a cache; if all are, there is no network to time.
+	first, indices, found := data.Train, data.TrainIndices, false
+	data.parts(func(_, _ string, s *Source, i *[]int) {
+		if _, ok := (*s).(*cached); !ok && !found && s != &data.ValOOD {
+			first, indices, found = *s, *i, true
+		}
+	})
+	if !found {
+		r.estimated(data, Estimate{Images: images})
+		return nil
+	}
+	stream := first.Open(r.ctx, indices)
 	defer stream.Close()
 	b, err := stream.Next()
 	if errors.Is(err, io.EOF) {
@@ -143,7 +155,17 @@ func (r *runner) estimate(data *Data) error {
 	}
 	e := Estimate{Images: images, ImagesPerSecond: float64(b.N) / took.Seconds()}
 	e.Seconds = float64(images) / e.ImagesPerSecond
-	e.MemoryBytes = r.extract.MemoryBytes() + data.Train.MemoryBytes() + 8*int64(images)*int64(len(r.methods)+1)
+	e.MemoryBytes = r.extract.MemoryBytes() + data.Train.MemoryBytes()
+	r.estimated(data, e)
+	return nil
+}
+
+// estimated adds what does not depend on the network.
+func (r *runner) estimated(data *Data, e Estimate) {
+	e.MemoryBytes += 8 * int64(e.Images) * int64(len(r.methods)+1)
+	if data.CacheDir != "" {
+		e.MemoryBytes += states.ReaderMemory
+	}
 	for _, l := range r.layerSettings() {
 		// Counts, and the table of coverages that scoring reads.
 		e.MemoryBytes += 2 * 4 * int64(l.M) * int64(r.network.Channels[l.Layer])
@@ -152,7 +174,6 @@ func (r *runner) estimate(data *Data) error {
 	if r.progress != nil {
 		r.progress.Estimated(e)
 	}
-	return nil
 }
 
 func (r *runner) layerSettings() (s []coverage.LayerSettings) {
@@ -172,6 +193,9 @@ func (r *runner) each(name string, s Source, indices []int, f func(b *imageset.B
 	if r.progress != nil {
 		r.progress.Begin(name, total)
 		defer r.progress.End()
+	}
+	if c, ok := s.(*cached); ok {
+		return r.eachCached(stage, c, f)
 	}
 	stream := s.Open(r.ctx, indices)
 	defer stream.Close()
@@ -213,6 +237,38 @@ func (r *runner) each(name string, s Source, indices []int, f func(b *imageset.B
 	r.report.Stages = append(r.report.Stages, stage)
 	for _, err := range stream.Skipped() {
 		r.report.Skipped = append(r.report.Skipped, err.Error())
+	}
+	return nil
+}
+
+// eachCached is each for a set that is read from a cache.
+func (r *runner) eachCached(stage Stage, c *cached, f func(b *imageset.Batch, in *detector.Inputs) error) error {
+	stage.Cached = true
+	var detectors []detector.Detector
+	for _, m := range r.methods {
+		detectors = append(detectors, m.Detector)
+	}
+	begin := time.Now()
+	err := c.outputs(r.ctx, detector.Union(detectors), func(b *imageset.Batch, out *arch.Batch) error {
+		start := time.Now()
+		if err := f(b, r.take(out)); err != nil {
+			return fmt.Errorf("openood: %s: %w", stage.Set, err)
+		}
+		stage.DetectorSeconds += time.Since(start).Seconds()
+		stage.Images += b.N
+		if r.progress != nil {
+			r.progress.Advance(b.N)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	stage.Seconds = time.Since(begin).Seconds()
+	stage.WaitSeconds = stage.Seconds - stage.DetectorSeconds
+	r.report.Stages = append(r.report.Stages, stage)
+	for _, s := range c.set.Skipped() {
+		r.report.Skipped = append(r.report.Skipped, s.Reason)
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
 	"nac/imageset"
 )
@@ -48,7 +50,23 @@ func (f *files) Labels() []int {
 	return labels
 }
 
-func (f *files) Path(i int) string  { return f.list.Items[i].Path }
+func (f *files) Path(i int) string { return f.list.Items[i].Path }
+
+// Bytes is the size of an image's file, -1 if there is none.
+func (f *files) Bytes(i int) int64 {
+	var info fs.FileInfo
+	var err error
+	if path := f.list.Items[i].Path; f.list.FS == nil {
+		info, err = os.Stat(path)
+	} else {
+		info, err = fs.Stat(f.list.FS, path)
+	}
+	if err != nil {
+		return -1
+	}
+	return info.Size()
+}
+
 func (f *files) MemoryBytes() int64 { return f.options.MemoryBytes() }
 
 func (f *files) Open(ctx context.Context, indices []int) Stream {

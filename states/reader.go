@@ -270,3 +270,6 @@ func (s *Set) Verify(ctx context.Context) error {
 	}
 	return nil
 }
+
+// ReaderMemory is about what reading a set holds, in bytes.
+const ReaderMemory = 4 * shardBytes

@@ -339,3 +339,6 @@ func (w *Writer) End() error {
 	w.data = nil
 	return nil
 }
+
+// WriterMemory is about what a Writer holds, in bytes.
+const WriterMemory = 2 * shardBytes
