@@ -16,17 +16,31 @@ type ash struct {
 	head *head
 }
 
+var (
+	_ = register(Method{
+		Key: "ash", About: "energy of the largest features made equal (ASH-B)", Paper: "Djurisic, ICLR 2023",
+		make: newASH('b'), Params: ashParams,
+	})
+	_ = register(Method{
+		Key: "ash_s", About: "energy of the largest features scaled (ASH-S)", Paper: "Djurisic, ICLR 2023",
+		make: newASH('s'), Params: ashParams,
+	})
+	_ = register(Method{
+		Key: "ash_p", About: "energy of the largest features (ASH-P)", Paper: "Djurisic, ICLR 2023",
+		make: newASH('p'), Params: ashParams,
+	})
+)
+
 var ashParams = []Param{{
 	Name: "percentile", About: "percentage of an image's features that are dropped", Default: 90, Min: 0, Max: 99.99,
 	Sweep: []float64{70, 75, 80, 85, 90, 95},
 }}
 
-func newASH(key string, form byte) func(Settings) (Detector, error) {
-	return func(s Settings) (Detector, error) {
-		p, err := paramsOf(key, s, ashParams)
+func newASH(form byte) func(params) (Detector, error) {
+	return func(p params) (Detector, error) {
 		d := &ash{fitting: fitting{params: p}, form: form}
 		d.state = func(s *storage) { d.storeHead(s, &d.head) }
-		return d, err
+		return d, nil
 	}
 }
 

@@ -5,8 +5,8 @@
 // images batch by batch, and then scores batches. It never runs the network
 // itself, so one pass over the data serves all detectors.
 //
-// A score is higher the more ID an image looks, for every method. The table in
-// table.go names the methods; one file holds one method.
+// A score is higher the more ID an image looks, for every method. One file holds
+// one method and registers it in the table.
 package detector
 
 import (

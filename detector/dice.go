@@ -11,16 +11,19 @@ type dice struct {
 	sums []float64
 }
 
-var diceParams = []Param{{
-	Name: "p", About: "percentile of contributions below which weights are dropped", Default: 90, Min: 0, Max: 100,
-	Sweep: []float64{10, 30, 50, 70, 90},
-}}
+var _ = register(Method{
+	Key: "dice", About: "energy through the weights that matter most", Paper: "Sun, ECCV 2022",
+	make: newDICE,
+	Params: []Param{{
+		Name: "p", About: "percentile of contributions below which weights are dropped", Default: 90, Min: 0, Max: 100,
+		Sweep: []float64{10, 30, 50, 70, 90},
+	}},
+})
 
-func newDICE(s Settings) (Detector, error) {
-	p, err := paramsOf("dice", s, diceParams)
+func newDICE(p params) (Detector, error) {
 	d := &dice{fitting: fitting{params: p}}
 	d.state = func(s *storage) { d.storeHead(s, &d.head) }
-	return d, err
+	return d, nil
 }
 
 func (d *dice) Begin(n Network) (err error) {

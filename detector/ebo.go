@@ -13,8 +13,13 @@ type ebo struct {
 	temperature float64
 }
 
-func newEBO(s Settings) (Detector, error) {
-	t := s.Temperature
+var _ = register(Method{
+	Key: "ebo", About: "energy: log-sum-exp of the logits", Paper: "Liu, NeurIPS 2020",
+	make: newEBO,
+})
+
+func newEBO(p params) (Detector, error) {
+	t := p.all.Temperature
 	if t == 0 {
 		t = 1
 	}

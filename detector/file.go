@@ -58,7 +58,7 @@ func (m Method) load(f *safetensors.File, settings string) (Detector, error) {
 	if err := json.Unmarshal([]byte(settings), &s); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	d, err := m.make(s)
+	d, err := m.new(s)
 	if err != nil {
 		return nil, err
 	}

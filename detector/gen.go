@@ -10,20 +10,23 @@ import (
 // -sum p^gamma (1-p)^gamma over the M largest probabilities.
 type gen struct{ fitting }
 
-var genParams = []Param{
-	{
-		Name: "gamma", About: "exponent of the probabilities", Default: 0.1, Min: 1e-3, Max: 100,
-		Sweep: []float64{0.01, 0.1, 0.5, 1, 2, 5, 10},
+var _ = register(Method{
+	Key: "gen", About: "generalised entropy of the probabilities", Paper: "Liu, CVPR 2023",
+	make: newGEN,
+	Params: []Param{
+		{
+			Name: "gamma", About: "exponent of the probabilities", Default: 0.1, Min: 1e-3, Max: 100,
+			Sweep: []float64{0.01, 0.1, 0.5, 1, 2, 5, 10},
+		},
+		{
+			Name: "M", About: "number of probabilities, the largest ones", Default: 100, Min: 1, Max: 1 << 20, Whole: true,
+			Sweep: []float64{10, 50, 100, 200, 500, 1000},
+		},
 	},
-	{
-		Name: "M", About: "number of probabilities, the largest ones", Default: 100, Min: 1, Max: 1 << 20, Whole: true,
-		Sweep: []float64{10, 50, 100, 200, 500, 1000},
-	},
-}
+})
 
-func newGEN(s Settings) (Detector, error) {
-	p, err := paramsOf("gen", s, genParams)
-	return &gen{fitting{params: p}}, err
+func newGEN(p params) (Detector, error) {
+	return &gen{fitting{params: p}}, nil
 }
 
 func (d *gen) Score(in *Inputs, dst []float64) error {

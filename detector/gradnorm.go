@@ -9,9 +9,13 @@ import "math"
 // its norm is the product of theirs.
 type gradNorm struct{ fitting }
 
-func newGradNorm(s Settings) (Detector, error) {
-	p, err := paramsOf("gradnorm", s, nil)
-	return &gradNorm{fitting{params: p}}, err
+var _ = register(Method{
+	Key: "gradnorm", About: "size of the last layer's gradient", Paper: "Huang, NeurIPS 2021",
+	make: newGradNorm,
+})
+
+func newGradNorm(p params) (Detector, error) {
+	return &gradNorm{fitting{params: p}}, nil
 }
 
 func (d *gradNorm) Score(in *Inputs, dst []float64) error {

@@ -19,14 +19,18 @@ type klm struct {
 	logs   []float64 // of means
 }
 
-func newKLM(s Settings) (Detector, error) {
-	p, err := paramsOf("klm", s, nil)
+var _ = register(Method{
+	Key: "klm", About: "divergence from the nearest class's mean probabilities", Paper: "Hendrycks, ICML 2022",
+	make: newKLM,
+})
+
+func newKLM(p params) (Detector, error) {
 	d := &klm{fitting: fitting{params: p}}
 	d.state = func(s *storage) {
 		s.float64s("means", &d.means, d.classes, d.classes)
 		d.takeLogs()
 	}
-	return d, err
+	return d, nil
 }
 
 func (d *klm) Begin(n Network) error {

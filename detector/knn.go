@@ -16,13 +16,16 @@ type knn struct {
 	row     []float32
 }
 
-var knnParams = []Param{{
-	Name: "K", About: "the neighbour whose distance counts", Default: 50, Min: 1, Max: 1 << 20, Whole: true,
-	Sweep: []float64{50, 100, 200, 500, 1000},
-}}
+var _ = register(Method{
+	Key: "knn", About: "distance to the K-th nearest training image", Paper: "Sun, ICML 2022",
+	make: newKNN,
+	Params: []Param{{
+		Name: "K", About: "the neighbour whose distance counts", Default: 50, Min: 1, Max: 1 << 20, Whole: true,
+		Sweep: []float64{50, 100, 200, 500, 1000},
+	}},
+})
 
-func newKNN(s Settings) (Detector, error) {
-	p, err := paramsOf("knn", s, knnParams)
+func newKNN(p params) (Detector, error) {
 	d := &knn{fitting: fitting{params: p}}
 	d.state = func(s *storage) {
 		if !s.saving {
@@ -40,7 +43,7 @@ func newKNN(s Settings) (Detector, error) {
 			}
 		}
 	}
-	return d, err
+	return d, nil
 }
 
 func (d *knn) Begin(n Network) error {

@@ -14,11 +14,15 @@ type mds struct {
 	distance mahalanobis
 }
 
-func newMDS(s Settings) (Detector, error) {
-	p, err := paramsOf("mds", s, nil)
+var _ = register(Method{
+	Key: "mds", About: "Mahalanobis distance from the nearest class", Paper: "Lee, NeurIPS 2018",
+	make: newMDS,
+})
+
+func newMDS(p params) (Detector, error) {
 	d := &mds{fitting: fitting{params: p}}
 	d.state = func(s *storage) { d.distance.store(s, "class", d.features) }
-	return d, err
+	return d, nil
 }
 
 func (d *mds) Begin(n Network) error {

@@ -10,7 +10,12 @@ import (
 // ICLR 2017): max_k softmax(logits)_k.
 type msp struct{ logitsOnly }
 
-func newMSP(Settings) (Detector, error) { return &msp{}, nil }
+var _ = register(Method{
+	Key: "msp", About: "maximum softmax probability", Paper: "Hendrycks, ICLR 2017",
+	make: newMSP,
+})
+
+func newMSP(params) (Detector, error) { return &msp{}, nil }
 
 func (d *msp) Score(in *Inputs, dst []float64) error {
 	return d.each(in, dst, func(logits []float64) float64 {

@@ -19,12 +19,17 @@ type nac struct {
 	fitted   bool
 }
 
-func newNAC(s Settings) (Detector, error) {
-	if len(s.Layers) == 0 {
+var _ = register(Method{
+	Key: "nac", About: "neuron activation coverage (NAC-UE)", Paper: "Liu, ICLR 2024",
+	make: newNAC,
+})
+
+func newNAC(p params) (Detector, error) {
+	if len(p.all.Layers) == 0 {
 		return nil, errors.New("detector: nac: no layers are set")
 	}
 	seen := map[string]bool{}
-	for _, l := range s.Layers {
+	for _, l := range p.all.Layers {
 		if err := l.Validate(); err != nil {
 			return nil, fmt.Errorf("detector: nac: %w", err)
 		}
@@ -33,7 +38,7 @@ func newNAC(s Settings) (Detector, error) {
 		}
 		seen[l.Layer] = true
 	}
-	return &nac{settings: s.Layers}, nil
+	return &nac{settings: p.all.Layers}, nil
 }
 
 func (d *nac) Needs() Needs {

@@ -24,13 +24,16 @@ type openMax struct {
 	shape, scale, smallness []float64
 }
 
-var openMaxParams = []Param{
-	{Name: "tail", About: "number of distances that are fitted", Default: 20, Min: 2, Max: 1 << 20, Whole: true},
-	{Name: "alpha", About: "number of logits that are lowered", Default: 3, Min: 1, Max: 1 << 20, Whole: true},
-}
+var _ = register(Method{
+	Key: "openmax", About: "probability of an unknown class", Paper: "Bendale, CVPR 2016",
+	make: newOpenMax,
+	Params: []Param{
+		{Name: "tail", About: "number of distances that are fitted", Default: 20, Min: 2, Max: 1 << 20, Whole: true},
+		{Name: "alpha", About: "number of logits that are lowered", Default: 3, Min: 1, Max: 1 << 20, Whole: true},
+	},
+})
 
-func newOpenMax(s Settings) (Detector, error) {
-	p, err := paramsOf("openmax", s, openMaxParams)
+func newOpenMax(p params) (Detector, error) {
 	d := &openMax{fitting: fitting{params: p}}
 	d.state = func(s *storage) {
 		s.float64s("means", &d.means, d.classes, d.classes)
@@ -38,7 +41,7 @@ func newOpenMax(s Settings) (Detector, error) {
 		s.float64s("scale", &d.scale, d.classes)
 		s.float64s("small", &d.smallness, d.classes)
 	}
-	return d, err
+	return d, nil
 }
 
 func (d *openMax) Begin(n Network) error {

@@ -21,6 +21,7 @@ type Param struct {
 // params are the settings of one method.
 type params struct {
 	key   string
+	all   Settings // of all methods
 	list  []Param
 	value map[string]float64
 }
@@ -28,7 +29,7 @@ type params struct {
 // paramsOf takes a method's settings from those of all, with the defaults filled
 // in, and checks them.
 func paramsOf(key string, s Settings, list []Param) (params, error) {
-	p := params{key: key, list: list, value: map[string]float64{}}
+	p := params{key: key, all: s, list: list, value: map[string]float64{}}
 	for _, q := range list {
 		v, given := s.Params[key+"."+q.Name]
 		if !given {

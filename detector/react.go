@@ -11,19 +11,22 @@ type react struct {
 	threshold float64
 }
 
-var reactParams = []Param{{
-	Name: "percentile", About: "percentile of the features at which they are clipped", Default: 90, Min: 0, Max: 100,
-	Sweep: []float64{85, 90, 95, 99},
-}}
+var _ = register(Method{
+	Key: "react", About: "energy of clipped features", Paper: "Sun, NeurIPS 2021",
+	make: newReAct,
+	Params: []Param{{
+		Name: "percentile", About: "percentile of the features at which they are clipped", Default: 90, Min: 0, Max: 100,
+		Sweep: []float64{85, 90, 95, 99},
+	}},
+})
 
-func newReAct(s Settings) (Detector, error) {
-	p, err := paramsOf("react", s, reactParams)
+func newReAct(p params) (Detector, error) {
 	d := &react{fitting: fitting{params: p}}
 	d.state = func(s *storage) {
 		d.storeHead(s, &d.head)
 		s.number("threshold", &d.threshold)
 	}
-	return d, err
+	return d, nil
 }
 
 func (d *react) Begin(n Network) (err error) {

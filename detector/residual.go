@@ -19,19 +19,22 @@ type residual struct {
 	space   residualSpace
 }
 
-var residualParams = []Param{dimension}
-
 // dimension is that of the principal subspace.
 var dimension = Param{
 	Name: "dim", About: "dimension of the principal subspace; 0 means 256, or half of fewer than 512 features",
 	Default: 0, Min: 0, Max: 1 << 20, Whole: true, Sweep: []float64{256, 1000},
 }
 
-func newResidual(s Settings) (Detector, error) {
-	p, err := paramsOf("residual", s, residualParams)
+var _ = register(Method{
+	Key: "residual", About: "the feature's part outside of the principal subspace", Paper: "Wang, CVPR 2022",
+	make:   newResidual,
+	Params: []Param{dimension},
+})
+
+func newResidual(p params) (Detector, error) {
 	d := &residual{fitting: fitting{params: p}}
 	d.state = func(s *storage) { d.space.store(s, d.features) }
-	return d, err
+	return d, nil
 }
 
 func (d *residual) Begin(n Network) (err error) {

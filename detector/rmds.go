@@ -12,14 +12,18 @@ type rmds struct {
 	class, overall mahalanobis
 }
 
-func newRMDS(s Settings) (Detector, error) {
-	p, err := paramsOf("rmds", s, nil)
+var _ = register(Method{
+	Key: "rmds", About: "Mahalanobis distance from the nearest class less that from all", Paper: "Ren, 2021",
+	make: newRMDS,
+})
+
+func newRMDS(p params) (Detector, error) {
 	d := &rmds{fitting: fitting{params: p}}
 	d.state = func(s *storage) {
 		d.class.store(s, "class", d.features)
 		d.overall.store(s, "overall", d.features)
 	}
-	return d, err
+	return d, nil
 }
 
 func (d *rmds) Begin(n Network) error {

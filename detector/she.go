@@ -11,11 +11,15 @@ type she struct {
 	patterns []float64 // classes x features; sums until End
 }
 
-func newSHE(s Settings) (Detector, error) {
-	p, err := paramsOf("she", s, nil)
+var _ = register(Method{
+	Key: "she", About: "inner product with the predicted class's mean feature", Paper: "Zhang, ICLR 2023",
+	make: newSHE,
+})
+
+func newSHE(p params) (Detector, error) {
 	d := &she{fitting: fitting{params: p}}
 	d.state = func(s *storage) { s.float64s("patterns", &d.patterns, d.classes, d.features) }
-	return d, err
+	return d, nil
 }
 
 func (d *she) Begin(n Network) error {

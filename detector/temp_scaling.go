@@ -19,13 +19,15 @@ type tempScaling struct {
 	labels      []int
 }
 
-var tempScalingParams []Param
+var _ = register(Method{
+	Key: "temp_scaling", About: "maximum softmax probability at a fitted temperature", Paper: "Guo, ICML 2017",
+	make: newTempScaling,
+})
 
-func newTempScaling(s Settings) (Detector, error) {
-	p, err := paramsOf("temp_scaling", s, tempScalingParams)
+func newTempScaling(p params) (Detector, error) {
 	d := &tempScaling{fitting: fitting{params: p}}
 	d.state = func(s *storage) { s.number("temperature", &d.temperature) }
-	return d, err
+	return d, nil
 }
 
 func (d *tempScaling) Begin(n Network) error {

@@ -15,16 +15,19 @@ type vim struct {
 	alpha   float64
 }
 
-var vimParams = []Param{dimension}
+var _ = register(Method{
+	Key: "vim", About: "energy less the feature's residual as a further logit", Paper: "Wang, CVPR 2022",
+	make:   newVIM,
+	Params: []Param{dimension},
+})
 
-func newVIM(s Settings) (Detector, error) {
-	p, err := paramsOf("vim", s, vimParams)
+func newVIM(p params) (Detector, error) {
 	d := &vim{fitting: fitting{params: p}}
 	d.state = func(s *storage) {
 		d.space.store(s, d.features)
 		s.number("alpha", &d.alpha)
 	}
-	return d, err
+	return d, nil
 }
 
 func (d *vim) Begin(n Network) (err error) {
