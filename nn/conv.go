@@ -42,6 +42,9 @@ type convJob struct {
 	inOff, outOff     []int64
 	inImage, outImage int64
 	block             int // pixels of a task
+	// after, if there is one, follows panel by panel, while the block is in the
+	// cache. The pixels of out then lie in memory one after the other.
+	after *geluJob
 }
 
 // tap is one position of the filter: where it reads relative to the pixel, and
@@ -148,7 +151,13 @@ func (j *convJob) pixel(inOffset, outOffset int) {
 	j.outOff = append(j.outOff, 4*int64(outOffset))
 }
 
-func (j *convJob) uses() []*buffer { return []*buffer{j.in, j.out, j.res, j.mask} }
+func (j *convJob) uses() []*buffer {
+	b := []*buffer{j.in, j.out, j.res, j.mask}
+	if j.after != nil {
+		b = append(b, j.after.uses()...)
+	}
+	return b
+}
 
 // convScratch is a worker's room for the offsets of a block and a kernel's arguments.
 type convScratch struct {
@@ -222,6 +231,9 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 			a.Mask = &ws.slabs[j.mask.slab][lane]
 		}
 		j.tile.Run(a)
+		if j.after != nil {
+			j.after.apply(ws, first*j.out.geom.stride+lane, count, j.tile.Width, j.out.geom.stride, s)
+		}
 	}
 }
 

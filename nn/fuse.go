@@ -36,6 +36,8 @@ type value struct {
 	// the next convolution to write here takes up as its residual.
 	pending *buffer
 	written bool
+	// borrowed: grad is another value's too.
+	borrowed bool
 }
 
 // masked reports whether contributions to the gradient are masked as they are

@@ -2,7 +2,8 @@ package nn
 
 import (
 	"fmt"
-	"math"
+
+	"nac/internal/kernel"
 )
 
 // layerNormOp normalises the channels of each pixel by themselves.
@@ -21,79 +22,127 @@ func (g *Graph) LayerNorm(x *Node, weight, bias []float32, eps float64) *Node {
 	return g.add(layerNormOp{weight, bias, eps}, x.shape, x)
 }
 
-// moments returns the mean of x and the reciprocal of its deviation.
-func (op *layerNormOp) moments(x []float32) (mean, inverse float64) {
-	sum := 0.0
-	for _, v := range x {
-		sum += float64(v)
+// divided is embedded in jobs whose tasks are parts of an image, one for each
+// worker.
+type divided struct{}
+
+func (divided) tasks(n, workers int) int { return n * workers }
+
+// runs calls f for each run of neighbouring pixels that a divided job's task has
+// to do: the place of the run's first channel in a slab of geometry g, and the
+// number of pixels.
+func (divided) runs(g *geometry, task, workers int, f func(at, pixels int)) {
+	image, part := task/workers, task%workers
+	height, width := g.height, g.width
+	if g.left == 0 && g.right == 0 {
+		height, width = 1, height*width
 	}
-	mean = sum / float64(len(x))
-	square := 0.0
-	for _, v := range x {
-		d := float64(v) - mean
-		square += d * d
+	first, last := part*height*width/workers, (part+1)*height*width/workers
+	for first < last {
+		y, x := first/width, first%width
+		n := min(width-x, last-first)
+		f(image*g.image()+g.offset(y, x), n)
+		first += n
 	}
-	return mean, 1 / math.Sqrt(square/float64(len(x))+op.eps)
+}
+
+// clearPadding zeroes what lies behind the channels of a run of pixels.
+func (g *geometry) clearPadding(slab []float32, at, pixels int) {
+	if g.channels == g.stride {
+		return
+	}
+	for range pixels {
+		clear(slab[at+g.channels : at+g.stride])
+		at += g.stride
+	}
 }
 
 type layerNormJob struct {
-	layerNormOp
+	divided
+	norm    func(*kernel.LayerNormArgs)
+	op      layerNormOp
 	in, out *buffer
 }
 
 func (j *layerNormJob) uses() []*buffer { return []*buffer{j.in, j.out} }
 
-func (j *layerNormJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+func (j *layerNormJob) run(ws *workspace, _, task, workers int, s *scratch) {
 	g := j.out.geom
-	for y := range g.height {
-		in, out := ws.row(j.in, image, y), ws.row(j.out, image, y)
-		for p := 0; p < len(out); p += g.stride {
-			x, to := in[p:][:g.channels], out[p:][:g.stride]
-			mean, inverse := j.moments(x)
-			weight, bias := j.weight[:len(x)], j.bias[:len(x)]
-			for c, v := range x {
-				to[c] = float32((float64(v)-mean)*inverse)*weight[c] + bias[c]
-			}
-			clear(to[g.channels:])
+	in, out := ws.slabs[j.in.slab], ws.slabs[j.out.slab]
+	j.runs(g, task, workers, func(at, pixels int) {
+		s.layerNorm = kernel.LayerNormArgs{
+			In: &in[at], Out: &out[at], Weight: &j.op.weight[0], Bias: &j.op.bias[0],
+			Rows: int64(pixels), Channels: int64(g.channels), Step: 4 * int64(g.stride), Eps: float32(j.op.eps),
 		}
-	}
+		j.norm(&s.layerNorm)
+		g.clearPadding(out, at, pixels)
+	})
 }
 
-// layerNormBackJob adds the gradient: with n the normalised input and d the
-// output's gradient times the weight, (d - mean(d) - n*mean(d*n)) / deviation.
+// layerNormBackJob is the gradient, plus res if there is one; where mask is not
+// above zero it leaves res alone, which is then what it writes to.
 type layerNormBackJob struct {
-	layerNormOp
-	from, to, act, mask *buffer
+	divided
+	norm                     func(*kernel.LayerNormArgs)
+	op                       layerNormOp
+	from, to, act, res, mask *buffer
 }
 
-func (j *layerNormBackJob) uses() []*buffer { return []*buffer{j.from, j.to, j.act, j.mask} }
+func (j *layerNormBackJob) uses() []*buffer {
+	return []*buffer{j.from, j.to, j.act, j.res, j.mask}
+}
 
-func (j *layerNormBackJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+func (j *layerNormBackJob) run(ws *workspace, _, task, workers int, s *scratch) {
 	g := j.to.geom
-	for y := range g.height {
-		from, to, act := ws.row(j.from, image, y), ws.row(j.to, image, y), ws.row(j.act, image, y)
-		var mask []float32
-		if j.mask != nil {
-			mask = ws.row(j.mask, image, y)
+	from, to, act := ws.slabs[j.from.slab], ws.slabs[j.to.slab], ws.slabs[j.act.slab]
+	j.runs(g, task, workers, func(at, pixels int) {
+		a := &s.layerNorm
+		*a = kernel.LayerNormArgs{
+			In: &act[at], Out: &to[at], Weight: &j.op.weight[0], Grad: &from[at],
+			Rows: int64(pixels), Channels: int64(g.channels), Step: 4 * int64(g.stride), Eps: float32(j.op.eps),
 		}
-		for p := 0; p < len(to); p += g.stride {
-			x, grad, dst := act[p:][:g.channels], from[p:][:g.channels], to[p:][:g.channels]
-			weight := j.weight[:len(x)]
-			mean, inverse := j.moments(x)
-			sum, product := 0.0, 0.0
-			for c, v := range grad {
-				d := float64(v) * float64(weight[c])
-				sum += d
-				product += d * (float64(x[c]) - mean) * inverse
-			}
-			sum /= float64(len(x))
-			product /= float64(len(x))
-			for c, v := range grad {
-				if mask == nil || mask[p+c] > 0 {
-					n := (float64(x[c]) - mean) * inverse
-					dst[c] += float32((float64(v)*float64(weight[c]) - sum - n*product) * inverse)
-				}
+		if j.mask != nil {
+			j.masked(ws, at, pixels, s)
+			return
+		}
+		if j.res != nil {
+			a.Res = &ws.slabs[j.res.slab][at]
+		}
+		j.norm(a)
+		g.clearPadding(to, at, pixels)
+	})
+}
+
+// masked does pixels one by one, through a row of their own.
+func (j *layerNormBackJob) masked(ws *workspace, at, pixels int, s *scratch) {
+	g := j.to.geom
+	from, to, act, mask := ws.slabs[j.from.slab], ws.slabs[j.to.slab], ws.slabs[j.act.slab], ws.slabs[j.mask.slab]
+	row, a := s.sums[:g.channels], &s.layerNorm
+	a.Out, a.Rows = &row[0], 1
+	for p := at; p < at+pixels*g.stride; p += g.stride {
+		a.In, a.Grad = &act[p], &from[p]
+		j.norm(a)
+		for c, v := range row {
+			if mask[p+c] > 0 {
+				to[p+c] += v
 			}
 		}
 	}
+}
+
+// layerNormContribution contributes the gradient g of a layer norm to its input:
+// what waits to be added to that is added in passing.
+func (c *compiler) layerNormContribution(op layerNormOp, g *buffer, x *value) {
+	j := &layerNormBackJob{norm: c.kernel.Transformer().LayerNormBack, op: op, from: g, act: x.act, mask: x.mask()}
+	if x.written || j.mask != nil {
+		c.prepare(x)
+		j.res = x.grad
+	} else {
+		if x.grad == nil {
+			x.grad = &buffer{geom: x.geom}
+		}
+		j.res, x.pending, x.written = x.pending, nil, true
+	}
+	j.to = x.grad
+	c.emit(j)
 }

@@ -82,6 +82,26 @@ func (p *plain) eval(n *Node, image []float64) []float64 {
 		for i := range out {
 			out[i] = functions[op.f].value(in[0][i])
 		}
+	case tokensOp:
+		each(func(c, _, t int) float64 {
+			v := float64(op.class[c])
+			if t > 0 {
+				v = at(c, (t-1)/is.W, (t-1)%is.W)
+			}
+			return v + float64(op.position[t*s.C+c])
+		})
+	case tokenOp:
+		each(func(c, _, _ int) float64 { return at(c, 0, op.index) })
+	case mergeOp:
+		each(func(c, y, x int) float64 {
+			quarter := c / is.C
+			if iy, ix := 2*y+quarter%2, 2*x+quarter/2; inside(iy, ix) {
+				return at(c%is.C, iy, ix)
+			}
+			return 0
+		})
+	case attentionOp:
+		op.plain(s, at, out)
 	case selectOp:
 		each(func(c, y, x int) float64 { return at(op.index[c], y, x) })
 	case convOp:
@@ -310,24 +330,33 @@ var networks = []network{
 
 func TestProgramAgainstPlain(t *testing.T) {
 	for _, net := range networks {
-		for _, set := range kernel.Available() {
-			t.Run(net.name+"/"+set.Name(), func(t *testing.T) {
-				r := rand.New(rand.NewPCG(1, 2))
-				g, want := net.build(r)
-				const n = 2
-				s := session(t, g, want, Options{Kernel: set.Name(), MaxBatch: 8, Workers: 2})
-				images := normal(r, n*s.inputFloat, 1)
-				// Twice, so that what a run leaves behind shows.
-				if _, err := s.Run(images, n); err != nil {
-					t.Fatal(err)
-				}
-				got, err := s.Run(images, n)
-				if err != nil {
-					t.Fatal(err)
-				}
-				compare(t, g, want, got, images)
-			})
-		}
+		t.Run(net.name, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(1, 2))
+			g, want := net.build(r)
+			const n = 2
+			var images []float32
+			var expected []expectation
+			for _, set := range kernel.Available() {
+				t.Run(set.Name(), func(t *testing.T) {
+					s := session(t, g, want, Options{Kernel: set.Name(), MaxBatch: 8, Workers: 2})
+					if expected == nil {
+						images = normal(r, n*s.inputFloat, 1)
+						for i := range n {
+							expected = append(expected, expect(g, want, images[i*s.inputFloat:][:s.inputFloat]))
+						}
+					}
+					// Twice, so that what a run leaves behind shows.
+					if _, err := s.Run(images, n); err != nil {
+						t.Fatal(err)
+					}
+					got, err := s.Run(images, n)
+					if err != nil {
+						t.Fatal(err)
+					}
+					compare(t, got, expected)
+				})
+			}
+		})
 	}
 }
 
@@ -340,33 +369,47 @@ func session(t *testing.T, g *Graph, want Want, o Options) *Session {
 	return p.NewSession()
 }
 
-func compare(t *testing.T, g *Graph, want Want, got *Result, images []float32) {
-	t.Helper()
-	size := len(images) / got.N
-	for i := range got.N {
-		image := make([]float64, size)
-		for j := range image {
-			image[j] = float64(images[i*size+j])
+// expectation is what the plain interpreter yields for one image.
+type expectation struct {
+	logits, feature []float64
+	z, g            [][]float64
+}
+
+func expect(g *Graph, want Want, image []float32) expectation {
+	x := make([]float64, len(image))
+	for i, v := range image {
+		x[i] = float64(v)
+	}
+	p := &plain{values: map[*Node][]float64{}}
+	e := expectation{logits: p.eval(want.Logits, x), feature: p.eval(want.Feature, x)}
+	for _, n := range want.Layers {
+		v := p.eval(n, x)
+		c := n.shape.C
+		z, grad := make([]float64, c), make([]float64, c)
+		for j := range v {
+			z[j/(n.shape.H*n.shape.W)] += v[j]
 		}
-		p := &plain{values: map[*Node][]float64{}}
-		k, f := want.Logits.shape.C, want.Feature.shape.C
-		near(t, fmt.Sprintf("image %d: logits", i), got.Logits[i*k:][:k], p.eval(want.Logits, image), 1e-5)
-		near(t, fmt.Sprintf("image %d: feature", i), got.Feature[i*f:][:f], p.eval(want.Feature, image), 1e-5)
-		for l, n := range want.Layers {
-			v := p.eval(n, image)
-			c := n.shape.C
-			z, grad := make([]float64, c), make([]float64, c)
-			for j := range v {
-				z[j/(n.shape.H*n.shape.W)] += v[j]
-			}
-			for j := range grad {
-				// Small, so that few ReLUs and maxima change sides.
-				const h = 1e-7
-				up, down := p.bumped(g, n, j, h), p.bumped(g, n, j, -h)
-				grad[j] = (loss(up.eval(want.Logits, image)) - loss(down.eval(want.Logits, image))) / (2 * h)
-			}
-			near(t, fmt.Sprintf("image %d: layer %d state", i, l), got.Z[l][i*c:][:c], z, 1e-5)
-			near(t, fmt.Sprintf("image %d: layer %d gradient", i, l), got.G[l][i*c:][:c], grad, 3e-5)
+		for j := range grad {
+			// Small, so that few ReLUs and maxima change sides.
+			const h = 1e-7
+			up, down := p.bumped(g, n, j, h), p.bumped(g, n, j, -h)
+			grad[j] = (loss(up.eval(want.Logits, x)) - loss(down.eval(want.Logits, x))) / (2 * h)
+		}
+		e.z, e.g = append(e.z, z), append(e.g, grad)
+	}
+	return e
+}
+
+func compare(t *testing.T, got *Result, expected []expectation) {
+	t.Helper()
+	for i, e := range expected {
+		k, f := len(e.logits), len(e.feature)
+		near(t, fmt.Sprintf("image %d: logits", i), got.Logits[i*k:][:k], e.logits, 1e-5)
+		near(t, fmt.Sprintf("image %d: feature", i), got.Feature[i*f:][:f], e.feature, 1e-5)
+		for l := range e.z {
+			c := len(e.z[l])
+			near(t, fmt.Sprintf("image %d: layer %d state", i, l), got.Z[l][i*c:][:c], e.z[l], 1e-5)
+			near(t, fmt.Sprintf("image %d: layer %d gradient", i, l), got.G[l][i*c:][:c], e.g[l], 3e-5)
 		}
 	}
 }
@@ -390,7 +433,7 @@ func near(t *testing.T, what string, got []float32, want []float64, tolerance fl
 // What an image yields is the same whatever stands beside it and however many
 // workers there are.
 func TestBatchAndWorkersChangeNothing(t *testing.T) {
-	for _, net := range []string{"residual", "projection", "wide", "inverted residuals", "dense", "groups", "excitation", "convnext"} {
+	for _, net := range []string{"residual", "projection", "wide", "inverted residuals", "dense", "groups", "excitation", "convnext", "vit", "vit, class token", "swin"} {
 		i := slices.IndexFunc(networks, func(n network) bool { return n.name == net })
 		r := rand.New(rand.NewPCG(3, 4))
 		g, want := networks[i].build(r)

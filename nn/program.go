@@ -239,11 +239,23 @@ func (c *compiler) forward(want Want) {
 		case mulOp:
 			c.emit(&mulJob{s.in[0].act, s.in[1].act, v.act})
 		case pointwiseOp:
+			if op.f == GELU {
+				c.geluForward(s.in[0], v)
+				break
+			}
 			c.emit(&pointwiseJob{s.in[0].act, v.act, functions[op.f].value})
 		case selectOp:
 			c.emit(&selectJob{op, s.in[0].act, v.act})
 		case layerNormOp:
-			c.emit(&layerNormJob{op, s.in[0].act, v.act})
+			c.emit(&layerNormJob{norm: c.kernel.Transformer().LayerNorm, op: op, in: s.in[0].act, out: v.act})
+		case attentionOp:
+			c.emit(newAttentionJob(c.kernel, op, s.in[0].act, v.act))
+		case tokensOp:
+			c.emit(&tokensJob{op, s.in[0].act, v.act})
+		case tokenOp:
+			c.emit(&tokenJob{op, s.in[0].act, v.act})
+		case mergeOp:
+			c.emit(&mergeJob{s.in[0].act, v.act})
 		case gatherOp:
 			c.emit(newGatherJob(c.kernel, op, s.in, v.act, s.relu, s.ceiling))
 		case affineOp:
@@ -322,7 +334,7 @@ func (c *compiler) settle(v *value, want Want, further bool) {
 	maskHere := (v.layer >= 0 || v.ceiling > 0) && v.relu && further
 	if !v.written {
 		if v.pending != nil && !v.masked() && !maskHere {
-			v.grad, v.pending = v.pending, nil
+			v.grad, v.pending, v.borrowed = v.pending, nil, true
 		} else {
 			c.prepare(v)
 		}
@@ -404,11 +416,25 @@ func (c *compiler) propagate(s *stage) {
 	case depthwiseOp:
 		c.depthwiseContribution(op, g, x)
 	case pointwiseOp:
+		if op.f == GELU {
+			c.geluContribution(s.out, x)
+			return
+		}
 		c.prepare(x)
 		c.emit(&pointwiseBackJob{g, x.grad, x.act, x.mask(), functions[op.f].gradient})
 	case layerNormOp:
+		c.layerNormContribution(op, g, x)
+	case attentionOp:
+		c.attentionContribution(op, g, x)
+	case tokensOp:
 		c.prepare(x)
-		c.emit(&layerNormBackJob{op, g, x.grad, x.act, x.mask()})
+		c.emit(&tokensBackJob{g, x.grad, x.mask()})
+	case tokenOp:
+		c.prepare(x)
+		c.emit(&tokenBackJob{op, g, x.grad, x.mask()})
+	case mergeOp:
+		c.prepare(x)
+		c.emit(&mergeBackJob{g, x.grad, x.mask()})
 	case selectOp:
 		c.prepare(x)
 		c.emit(&selectBackJob{op, g, x.grad, x.mask()})

@@ -58,6 +58,9 @@ type scratch struct {
 	conv      convScratch
 	winograd  winogradScratch
 	depthwise kernel.DepthwiseArgs
+	layerNorm kernel.LayerNormArgs
+	gelu      kernel.GELUArgs
+	attention attentionScratch
 	sums      []float32
 	totals    []float32
 }
@@ -97,6 +100,7 @@ func (p *Program) NewSession() *Session {
 		w.scratch.conv.out = make([][kernel.Rows]int64, maxBlockTiles)
 		w.scratch.sums, w.scratch.totals = make([]float32, widest), make([]float32, widest)
 		w.scratch.winograd.grow(p.jobs)
+		w.scratch.attention.grow(p.jobs)
 		w.loop = func() {
 			s.work(w)
 			s.wait.Done()
