@@ -91,8 +91,8 @@ func (c *Coverage) Add(states []States, n int) error {
 }
 
 // Score writes the score of each of n samples into dst (NAC-UE): the mean over
-// layers of [Layer.Score], higher = more in-distribution. States are found as
-// by Add.
+// layers of [Layer.Score], weighted if the settings have weights, higher = more
+// in-distribution. States are found as by Add.
 func (c *Coverage) Score(states []States, n int, dst []float32) error {
 	if len(dst) != n {
 		return fmt.Errorf("coverage: room for %d scores of %d samples", len(dst), n)
@@ -103,18 +103,20 @@ func (c *Coverage) Score(states []States, n int, dst []float32) error {
 	}
 	total := make([]float64, n)
 	sums := make([]uint64, n)
+	weights := 0.0
 	for i, l := range c.Layers {
 		clear(sums)
 		if err := l.sums(of[i].Z, of[i].G, n, sums); err != nil {
 			return err
 		}
-		whole := l.whole()
+		whole, weight := l.whole(), l.settings.weight()
 		for k, s := range sums {
-			total[k] += float64(s) / whole
+			total[k] += float64(weight * (float64(s) / whole)) // not fused, so that every machine agrees
 		}
+		weights += weight
 	}
 	for k, t := range total {
-		dst[k] = float32(t / float64(len(c.Layers)))
+		dst[k] = float32(t / weights)
 	}
 	return nil
 }

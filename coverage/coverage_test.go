@@ -65,6 +65,8 @@ func TestValidate(t *testing.T) {
 		{func(s *LayerSettings) { s.Alpha = 1e-50 }, []string{"float32"}},
 		{func(s *LayerSettings) { s.Layer = "" }, []string{"no name"}},
 		{func(s *LayerSettings) { s.Func = 99 }, []string{"99"}},
+		{func(s *LayerSettings) { s.Weight = -1 }, []string{"weight = -1"}},
+		{func(s *LayerSettings) { s.Weight = math.NaN() }, []string{"weight = NaN"}},
 		{func(s *LayerSettings) { s.M, s.O = 5, 0 }, []string{"M = 5", "O = 0"}},
 	} {
 		s := paper("layer4")
@@ -307,6 +309,52 @@ func TestWithMinActivations(t *testing.T) {
 	wants(t, err, "O = 0")
 }
 
+// TestWeights: the score is the weighted mean of the layers' scores, and equal
+// weights, whatever they are, do not change it.
+func TestWeights(t *testing.T) {
+	const n, channels = 40, 16
+	r := rand.New(rand.NewPCG(17, 18))
+	var states []States
+	for _, name := range []string{"a", "b", "c"} {
+		states = append(states, States{name, normal(r, n*channels, 1), normal(r, n*channels, 0.05)})
+	}
+	score := func(weights ...float64) (all []float32, layers [][]float64) {
+		var settings []LayerSettings
+		size := map[string]int{}
+		for i, w := range weights {
+			s := paper(states[i].Layer)
+			s.O, s.Weight = 3, w
+			settings, size[s.Layer] = append(settings, s), channels
+		}
+		c, err := New(settings, size)
+		must(t, err)
+		must(t, c.Add(states, n))
+		all = make([]float32, n)
+		must(t, c.Score(states, n, all))
+		for i, l := range c.Layers {
+			one := make([]float64, n)
+			must(t, l.ScoreFloat64(states[i].Z, states[i].G, n, one))
+			layers = append(layers, one)
+		}
+		return all, layers
+	}
+	plain, _ := score(0, 0, 0)
+	for _, w := range []float64{1, 2, 0.25} {
+		if got, _ := score(w, w, w); !slices.Equal(got, plain) {
+			t.Errorf("weights of %v change the plain mean", w)
+		}
+	}
+	got, layers := score(3, 0, 0.5)
+	if slices.Equal(got, plain) {
+		t.Error("weights change nothing")
+	}
+	for i := range got {
+		if want := float32((3*layers[0][i] + layers[1][i] + 0.5*layers[2][i]) / 4.5); math.Abs(float64(got[i]-want)) > 1e-7 {
+			t.Fatalf("score %d is %v, want %v", i, got[i], want)
+		}
+	}
+}
+
 func TestConcurrentScore(t *testing.T) {
 	const n, channels = 32, 64
 	r := rand.New(rand.NewPCG(9, 10))
@@ -350,6 +398,7 @@ func TestRefusals(t *testing.T) {
 		"O = 50 against 51":                      func(s *LayerSettings) { s.O = 51 },
 		"alpha = 100 against 101":                func(s *LayerSettings) { s.Alpha = 101 },
 		"sigmoid(o*g_kl) against o":              func(s *LayerSettings) { s.Func = O },
+		"weight 1 against 2":                     func(s *LayerSettings) { s.Weight = 2 },
 		`layer "avgpool" against "layer4"`:       func(s *LayerSettings) { s.Layer = "layer4" },
 		`"avgpool": 3 channels against 4`:        nil,
 		`cannot merge layer "avgpool": O = 50 a`: func(s *LayerSettings) { s.O = 7 },

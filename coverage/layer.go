@@ -143,6 +143,23 @@ func (l *Layer) Score(z, g []float32, n int, dst []float32) error {
 	return nil
 }
 
+// ScoreFloat64 is Score without the rounding to float32: what [Coverage.Score]
+// takes the mean over layers of.
+func (l *Layer) ScoreFloat64(z, g []float32, n int, dst []float64) error {
+	if len(dst) != n {
+		return fmt.Errorf("coverage: layer %q: room for %d scores of %d samples", l.settings.Layer, len(dst), n)
+	}
+	sums := make([]uint64, n)
+	if err := l.sums(z, g, n, sums); err != nil {
+		return err
+	}
+	whole := l.whole()
+	for i, s := range sums {
+		dst[i] = float64(s) / whole
+	}
+	return nil
+}
+
 // whole is the sum of capped counts that makes a score of 1.
 func (l *Layer) whole() float64 { return float64(l.settings.O) * float64(l.channels) }
 

@@ -22,6 +22,17 @@ type LayerSettings struct {
 	O     int       `json:"O"`     // samples in a bin that make it fully covered; at least 1
 	Alpha float64   `json:"alpha"` // steepness of sigmoid and tanh; above 0
 	Func  StateFunc `json:"func"`  // state function
+	// Weight is the layer's share in the mean over layers; 0 means 1, as the
+	// paper's plain mean has it.
+	Weight float64 `json:"weight,omitempty"`
+}
+
+// weight is Weight with its default filled in.
+func (s LayerSettings) weight() float64 {
+	if s.Weight == 0 {
+		return 1
+	}
+	return s.Weight
 }
 
 // Validate returns an error that names the layer and everything that is wrong
@@ -48,6 +59,9 @@ func (s LayerSettings) Validate() error {
 		bad("alpha = %v: the steepness must be above 0", s.Alpha)
 	case a == 0 || math.IsInf(float64(a), 0):
 		bad("alpha = %v: out of the range of float32", s.Alpha)
+	}
+	if !(s.Weight >= 0) || math.IsInf(s.Weight, 0) {
+		bad("weight = %v: it must be above 0", s.Weight)
 	}
 	if !s.Func.valid() {
 		bad("no state function has number %d", int(s.Func))
@@ -85,6 +99,8 @@ func (s LayerSettings) difference(t LayerSettings) string {
 		return fmt.Sprintf("alpha = %v against %v", s.Alpha, t.Alpha)
 	case s.Func != t.Func:
 		return fmt.Sprintf("state function %v against %v", s.Func, t.Func)
+	case s.weight() != t.weight():
+		return fmt.Sprintf("weight %v against %v", s.weight(), t.weight())
 	}
 	return ""
 }

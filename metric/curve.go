@@ -1,56 +1,41 @@
 package metric
 
-import "math"
-
 // group counts the samples that share one score.
 type group struct{ id, ood int }
+
+func (g group) minus(h group) group { return group{g.id - h.id, g.ood - h.ood} }
+
+// nextTie returns how many samples of two rising lists are at or below the lowest
+// score above the first at of them.
+func nextTie[T float](in, out []T, at group) group {
+	var s T
+	switch {
+	case at.id == len(in):
+		s = out[at.ood]
+	case at.ood == len(out):
+		s = in[at.id]
+	default:
+		s = min(in[at.id], out[at.ood])
+	}
+	for at.id < len(in) && in[at.id] == s {
+		at.id++
+	}
+	for at.ood < len(out) && out[at.ood] == s {
+		at.ood++
+	}
+	return at
+}
 
 // groupTies merges two rising lists into groups of equal score, rising: the
 // order in which a threshold that flags ever more samples as OOD meets them.
 func groupTies(in, out []float64) []group {
 	var groups []group
-	for i, j := 0, 0; i < len(in) || j < len(out); {
-		s := math.Inf(1)
-		if i < len(in) {
-			s = in[i]
-		}
-		if j < len(out) {
-			s = min(s, out[j])
-		}
-		var g group
-		for ; i < len(in) && in[i] == s; i++ {
-			g.id++
-		}
-		for ; j < len(out) && out[j] == s; j++ {
-			g.ood++
-		}
-		groups = append(groups, g)
+	for at := (group{}); at.id < len(in) || at.ood < len(out); {
+		next := nextTie(in, out, at)
+		groups = append(groups, next.minus(at))
+		at = next
 	}
 	return groups
-}
-
-// fpr95 walks the ROC curve (false positives: ID flagged; true positives: OOD
-// flagged) to the first kept point with 95 % of the OOD samples.
-//
-// A point is kept if it is the first, the last, or if the step to it differs
-// from the step after it. scikit-learn drops the others because they do not
-// change the drawn curve, but does so by counts, so a run of like steps hides
-// every reading inside it.
-func fpr95(groups []group, ids, oods int) float64 {
-	fp, tp := 0, 0
-	for i, g := range groups {
-		fp += g.id
-		tp += g.ood
-		inner := i > 0 && i < len(groups)-1
-		if inner && g == groups[i+1] {
-			continue
-		}
-		// The curve is read in float64 rates, so that 19 of 20 counts as 0.95.
-		if float64(tp)/float64(oods) >= 0.95 {
-			return float64(fp) / float64(ids)
-		}
-	}
-	return 1
 }
 
 // auprOut flags from the lowest score up, with OOD positive.

@@ -52,8 +52,8 @@ func OOD(id, ood []float64) (Result, error) {
 	}
 	groups := groupTies(in, out)
 	return Result{
-		FPR95:   fpr95(groups, len(in), len(out)),
-		AUROC:   auroc(in, out),
+		FPR95:   FPR95Sorted(in, out),
+		AUROC:   AUROCSorted(in, out),
 		AUPRIn:  auprIn(groups, len(in)),
 		AUPROut: auprOut(groups, len(out)),
 	}, nil
@@ -67,7 +67,7 @@ func AUROC(id, ood []float64) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return auroc(in, out), nil
+	return AUROCSorted(in, out), nil
 }
 
 // Accuracy returns the share of predictions equal to their label. It is NaN
@@ -125,21 +125,4 @@ func sortedSet(name string, scores []float64) ([]float64, error) {
 	c := slices.Clone(scores)
 	sortFinite(c)
 	return c, nil
-}
-
-// auroc counts pairs in integers: twice the wins plus the ties.
-func auroc(in, out []float64) float64 {
-	var twice uint64
-	below, through := 0, 0 // OOD scores < and <= the ID score at hand
-	for _, s := range in {
-		for below < len(out) && out[below] < s {
-			below++
-		}
-		through = max(through, below)
-		for through < len(out) && out[through] <= s {
-			through++
-		}
-		twice += uint64(below + through)
-	}
-	return float64(twice) / (2 * float64(len(in)) * float64(len(out)))
 }

@@ -47,6 +47,8 @@ type settingsFile struct {
 		O     *int                `yaml:"O"`
 		Alpha *float64            `yaml:"alpha"`
 		Func  *coverage.StateFunc `yaml:"func"`
+		// Weight is the layer's share in the mean over layers.
+		Weight *float64 `yaml:"weight"`
 	} `yaml:"layers"`
 	Temperature *float64 `yaml:"temperature"`
 }
@@ -99,6 +101,11 @@ func (s *settingsFlags) settings(b openood.Benchmark) (detector.Settings, error)
 		replace(&to.O, l.O)
 		replace(&to.Alpha, l.Alpha)
 		replace(&to.Func, l.Func)
+		replace(&to.Weight, l.Weight)
+		// 0 would silently mean 1.
+		if l.Weight != nil && !(*l.Weight > 0) {
+			return settings, usagef("%s: weight of layer %s is %v; it must be above 0, or leave the layer out", s.file, l.Layer, *l.Weight)
+		}
 	}
 	replace(&settings.Temperature, file.Temperature)
 	if s.temperatureWasGiven() {

@@ -158,6 +158,9 @@ func settingsText(r *openood.Report) string {
 	for _, m := range r.Methods {
 		for _, l := range m.Settings.Layers {
 			fmt.Fprintf(&b, "\n  %s %s: M=%d O=%d alpha=%.6g %v", m.Key, l.Layer, l.M, l.O, l.Alpha, l.Func)
+			if l.Weight != 0 && l.Weight != 1 {
+				fmt.Fprintf(&b, " weight=%v", l.Weight)
+			}
 		}
 		if t := m.Settings.Temperature; t != 0 {
 			fmt.Fprintf(&b, "\n  %s: temperature %v", m.Key, t)
