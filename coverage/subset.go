@@ -10,26 +10,55 @@ package coverage
 // of the smallest class. So fewer than n may come out, and none if n is smaller
 // than the number of classes.
 func TrainSubset(labels []int, n int, seed uint32) []int {
-	var classes []int
-	members := map[int][]int{}
-	for i, l := range labels {
-		if members[l] == nil {
-			classes = append(classes, l)
-		}
-		members[l] = append(members[l], i)
-	}
+	classes := shuffled(labels, seed)
 	if len(classes) == 0 || n <= 0 {
 		return nil
 	}
 	k := n / len(classes)
-	for _, m := range members {
+	for _, m := range classes {
 		k = min(k, len(m))
 	}
 	chosen := make([]int, 0, k*len(classes))
-	for _, c := range classes {
-		m := members[c]
-		newMT19937(seed).shuffle(m)
+	for _, m := range classes {
 		chosen = append(chosen, m[:k]...)
 	}
 	return chosen
+}
+
+// Split parts training samples into about n for the overfitting check, as many
+// of each class, and the rest to fit on, and returns their indices: the same
+// ones, in the same order, as the reference's split with that seed (its
+// default is 1). A class that has not as many gives all it has.
+func Split(labels []int, n int, seed uint32) (sub, main []int) {
+	classes := shuffled(labels, seed)
+	if len(classes) == 0 {
+		return nil, nil
+	}
+	each := max(n, 0) / len(classes)
+	for _, m := range classes {
+		k := min(each, len(m))
+		sub = append(sub, m[:k]...)
+		main = append(main, m[k:]...)
+	}
+	return sub, main
+}
+
+// shuffled returns the indices of each class, in the order in which the classes
+// first appear, each shuffled by a fresh generator of the seed.
+func shuffled(labels []int, seed uint32) [][]int {
+	var classes [][]int
+	at := map[int]int{}
+	for i, l := range labels {
+		c, ok := at[l]
+		if !ok {
+			c = len(classes)
+			at[l] = c
+			classes = append(classes, nil)
+		}
+		classes[c] = append(classes[c], i)
+	}
+	for _, m := range classes {
+		newMT19937(seed).shuffle(m)
+	}
+	return classes
 }

@@ -22,6 +22,10 @@ type Benchmark struct {
 	// Preset is the transform's name in package imageset; its mean and std are
 	// those of the ID set.
 	Preset string
+	// Root is the folder of the images; empty means images_classic.
+	Root string
+	// Lists is the folder, beside that of Name, of lists that are not there.
+	Lists string
 	// Train are the ID training images that detectors are fitted on: the first of
 	// these lists that exists. SubTrain are training images that are not fitted on.
 	Train    []string
@@ -32,13 +36,60 @@ type Benchmark struct {
 	// ValOOD is for choosing settings.
 	ValOOD    string
 	Near, Far []Set
-	// Layers are NAC's published settings, the default layers first.
+	// CSID are covariate-shifted ID sets: the ID classes under other conditions.
+	// They are read if FullSpectrum is set, and then also counted as ID.
+	CSID         []Set
+	FullSpectrum bool
+	// Layers are NAC's settings, the default layers first.
 	Layers []coverage.LayerSettings
+	// Recipes are NAC's settings by architecture, the default one first; see For.
+	Recipes []Recipe
+	// Images is how many images OpenOOD's lists have, as far as that is known.
+	Images map[string]int
 }
 
-// Set is an OOD set: its name in tables and its list. Root is the folder of
-// its images if it is not the benchmark's.
-type Set struct{ Name, List, Root string }
+// Recipe is how a benchmark is run with one architecture.
+type Recipe struct {
+	Arch string // of package arch
+	// Preset and TrainImages are the benchmark's if they are empty.
+	Preset      string
+	TrainImages int
+	// Layers are NAC's settings. Published tells whether they are the NAC
+	// reference's for this benchmark and architecture; others are borrowed.
+	Layers    []coverage.LayerSettings
+	Published bool
+}
+
+// Set is an OOD or covariate-shifted ID set: its name in tables and its list.
+// Root is the folder of its images if it is not the benchmark's. AsIs tells that
+// its images are neither resized nor cropped.
+type Set struct {
+	Name, List, Root string
+	AsIs             bool
+}
+
+// For returns the benchmark with the defaults for an architecture: those of its
+// recipe, else, but for the transform, of the first one; published tells whether
+// NAC's settings were published for it.
+func (b Benchmark) For(arch string) (with Benchmark, published bool) {
+	if len(b.Recipes) == 0 {
+		return b, false
+	}
+	r := b.Recipes[0]
+	i := slices.IndexFunc(b.Recipes, func(r Recipe) bool { return r.Arch == arch })
+	if i >= 0 {
+		r = b.Recipes[i]
+		published = r.Published
+		if r.Preset != "" {
+			b.Preset = r.Preset
+		}
+	}
+	if r.TrainImages > 0 {
+		b.TrainImages = r.TrainImages
+	}
+	b.Layers = r.Layers
+	return b, published
+}
 
 func cifar(name, other string, layers []coverage.LayerSettings) Benchmark {
 	return Benchmark{
@@ -51,27 +102,91 @@ func cifar(name, other string, layers []coverage.LayerSettings) Benchmark {
 			{Name: "mnist", List: "test_mnist"}, {Name: "svhn", List: "test_svhn"},
 			{Name: "texture", List: "test_texture"}, {Name: "places365", List: "test_places365"},
 		},
-		Layers: layers,
+		CSID:    []Set{{Name: name + "c", List: "test_" + name + "c"}},
+		Layers:  layers,
+		Recipes: []Recipe{{Arch: "resnet18_32x32", Layers: layers, Published: true}},
+		Images: map[string]int{
+			"train_" + name: 50000, "val_" + name: 1000, "test_" + name: 9000,
+			"test_mnist": 70000, "test_svhn": 26032, "test_texture": 5640,
+		},
 	}
 }
 
-// Benchmarks returns the benchmarks that are known by name.
-func Benchmarks() []Benchmark {
-	return []Benchmark{
-		// The settings of the NAC reference for ResNet-18.
-		cifar("cifar10", "cifar100", []coverage.LayerSettings{
-			{Layer: "avgpool", M: 50, O: 50, Alpha: 100},
-			{Layer: "layer3", M: 500, O: 100, Alpha: 1000},
-			{Layer: "layer2", M: 50, O: 5, Alpha: 0.001},
-			{Layer: "layer1", M: 500, O: 100, Alpha: 0.001},
-		}),
-		cifar("cifar100", "cifar10", []coverage.LayerSettings{
-			{Layer: "avgpool", M: 50, O: 50, Alpha: 50},
-			{Layer: "layer3", M: 1000, O: 500, Alpha: 10},
-			{Layer: "layer2", M: 50, O: 500, Alpha: 1},
-			{Layer: "layer1", M: 50, O: 5, Alpha: 0.005},
-		}),
+// imageNet is a benchmark of large images. The corrupted images of csID sets
+// whose name ends in "_c" are made at the network's size.
+func imageNet(name, suffix string, csid []string, recipes []Recipe) Benchmark {
+	b := Benchmark{
+		Name: name, Preset: name, Root: "images_largescale", Lists: "imagenet",
+		Train: []string{"main_train_" + name, "train_" + name}, SubTrain: "sub_train_" + name,
+		TrainImages: 1000,
+		Val:         "val_" + name, Test: "test_" + name, ValOOD: "val_openimage_o",
+		Near: []Set{{Name: "ssb_hard", List: "test_ssb_hard"}, {Name: "ninco", List: "test_ninco"}},
+		Far: []Set{
+			{Name: "inaturalist", List: "test_inaturalist"},
+			{Name: "textures", List: "test_textures", Root: "images_classic"},
+			{Name: "openimage_o", List: "test_openimage_o"},
+		},
+		Layers:  recipes[0].Layers,
+		Recipes: recipes,
+		Images: map[string]int{
+			"test_ssb_hard": 49000, "test_ninco": 5879,
+			"test_inaturalist": 10000, "test_textures": 5160, "test_openimage_o": 15869,
+		},
 	}
+	for _, kind := range csid {
+		b.CSID = append(b.CSID, Set{Name: "imagenet_" + kind, List: "test_imagenet" + suffix + "_" + kind, AsIs: kind == "c"})
+	}
+	return b
+}
+
+// Benchmarks returns the benchmarks that are known by name: the four of OpenOOD
+// v1.5. Settings of NAC are those of its reference.
+func Benchmarks() []Benchmark {
+	cifar10 := cifar("cifar10", "cifar100", []coverage.LayerSettings{
+		{Layer: "avgpool", M: 50, O: 50, Alpha: 100},
+		{Layer: "layer3", M: 500, O: 100, Alpha: 1000},
+		{Layer: "layer2", M: 50, O: 5, Alpha: 0.001},
+		{Layer: "layer1", M: 500, O: 100, Alpha: 0.001},
+	})
+	cifar10.Images["test_cifar100"], cifar10.Images["val_tin"] = 9000, 1000
+	cifar10.Images["test_tin"], cifar10.Images["test_places365"] = 7793, 35195
+	cifar100 := cifar("cifar100", "cifar10", []coverage.LayerSettings{
+		{Layer: "avgpool", M: 50, O: 50, Alpha: 50},
+		{Layer: "layer3", M: 1000, O: 500, Alpha: 10},
+		{Layer: "layer2", M: 50, O: 500, Alpha: 1},
+		{Layer: "layer1", M: 50, O: 5, Alpha: 0.005},
+	})
+	cifar100.Images["test_cifar10"], cifar100.Images["val_tin"] = 10000, 972
+	cifar100.Images["test_tin"], cifar100.Images["test_places365"] = 6526, 33773
+
+	resnet50 := []coverage.LayerSettings{
+		{Layer: "avgpool", M: 50, O: 10, Alpha: 3000},
+		{Layer: "layer3", M: 50, O: 500, Alpha: 300},
+		{Layer: "layer2", M: 500, O: 50, Alpha: 0.01},
+		{Layer: "layer1", M: 1000, O: 5000, Alpha: 1},
+	}
+	// The reference has none for ImageNet-200 and for Swin-T. ResNet-50's are taken
+	// for the former; for the latter those of ViT's layers by depth.
+	imagenet200 := imageNet("imagenet200", "200", []string{"v2", "c", "r"},
+		[]Recipe{{Arch: "resnet18_224x224", Layers: resnet50}})
+	imagenet := imageNet("imagenet", "", []string{"v2", "c", "r", "es"}, []Recipe{
+		{Arch: "resnet50", Preset: "resnet50_v1", Layers: resnet50, Published: true},
+		{Arch: "vit_b_16", Preset: "vit_b_16_v1", TrainImages: 50000, Published: true, Layers: []coverage.LayerSettings{
+			{Layer: "layer_norm", M: 50, O: 500, Alpha: 100},
+			{Layer: "layer_11", M: 500, O: 50, Alpha: 1},
+			{Layer: "layer_10", M: 500, O: 10, Alpha: 10},
+			{Layer: "layer_9", M: 1000, O: 10, Alpha: 1},
+		}},
+		{Arch: "swin_t", Preset: "swin_t_v1", TrainImages: 50000, Layers: []coverage.LayerSettings{
+			{Layer: "avgpool", M: 50, O: 500, Alpha: 100},
+			{Layer: "layer_7", M: 500, O: 50, Alpha: 1},
+			{Layer: "layer_5", M: 500, O: 10, Alpha: 10},
+			{Layer: "layer_3", M: 1000, O: 10, Alpha: 1},
+		}},
+	})
+	imagenet.Images["test_imagenet"], imagenet.Images["val_imagenet"] = 45000, 5000
+	imagenet200.Images["test_imagenet200"], imagenet200.Images["val_imagenet200"] = 9000, 1000
+	return []Benchmark{cifar10, cifar100, imagenet200, imagenet}
 }
 
 // Lookup returns the benchmark of that name. The error for an unknown one lists

@@ -42,7 +42,7 @@ func (d *Data) parts(visit func(name, group string, source *Source, indices *[]i
 	for _, g := range []struct {
 		group string
 		sets  []Images
-	}{{"near", d.Near}, {"far", d.Far}} {
+	}{{"near", d.Near}, {"far", d.Far}, {"csid", d.CSID}} {
 		for i := range g.sets {
 			visit(g.sets[i].Name, g.group, &g.sets[i].Source, &none)
 		}

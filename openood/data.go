@@ -1,6 +1,7 @@
 package openood
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,12 +30,23 @@ type Data struct {
 	// ValOOD is for choosing settings; nil if its list is absent.
 	ValOOD    Source
 	Near, Far []Images
+	// CSID are covariate-shifted ID sets; none unless they were asked for.
+	CSID []Images
 	// Base is the folder that paths in a cache are relative to; empty for none.
 	Base string
 	// CacheDir is the cache that sets are read from; see UseCache.
 	CacheDir string
 	// Absent lists the sets of the benchmark whose list is not there.
 	Absent []string
+	// Partial are the test sets that have not as many images as OpenOOD's.
+	Partial []Partial
+}
+
+// Partial is a set whose list has Images images where OpenOOD's has Of.
+type Partial struct {
+	Set    string `json:"set"`
+	Images int    `json:"images"`
+	Of     int    `json:"of"`
 }
 
 // Images is a named OOD set.
@@ -50,8 +62,8 @@ type Layout struct {
 	FS  fs.FS
 	// Lists is the folder of lists; empty means benchmark_imglist.
 	Lists string
-	// Images is the folder that paths in lists are relative to; empty means
-	// images_classic.
+	// Images is the folder that paths in lists are relative to; empty means the
+	// benchmark's.
 	Images string
 }
 
@@ -62,28 +74,26 @@ func (l Layout) join(elem ...string) string {
 	return filepath.Join(append([]string{l.Dir}, elem...)...)
 }
 
-func (l Layout) lists(b Benchmark) string {
-	lists := l.Lists
-	if lists == "" {
-		lists = "benchmark_imglist"
-	}
-	return l.join(lists, b.Name)
+// ListsOf returns the folder of a benchmark's lists.
+func (l Layout) ListsOf(benchmark string) string {
+	return l.join(cmp.Or(l.Lists, "benchmark_imglist"), benchmark)
 }
 
 // read returns the named list, and whether it is there.
 func (l Layout) read(b Benchmark, list, root string) (imageset.List, bool, error) {
-	if root == "" {
-		root = l.Images
+	root = l.join(cmp.Or(root, l.Images, b.Root, "images_classic"))
+	r, there, err := l.readFrom(l.ListsOf(b.Name), list, root)
+	if !there && err == nil && b.Lists != "" {
+		return l.readFrom(l.ListsOf(b.Lists), list, root)
 	}
-	if root == "" {
-		root = "images_classic"
-	}
-	var r imageset.List
-	var err error
+	return r, there, err
+}
+
+func (l Layout) readFrom(dir, list, root string) (r imageset.List, there bool, err error) {
 	if l.FS != nil {
-		r, err = imageset.ReadListFS(l.FS, path.Join(l.lists(b), list+".txt"), l.join(root))
+		r, err = imageset.ReadListFS(l.FS, path.Join(dir, list+".txt"), root)
 	} else {
-		r, err = imageset.ReadList(filepath.Join(l.lists(b), list+".txt"), l.join(root))
+		r, err = imageset.ReadList(filepath.Join(dir, list+".txt"), root)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, false, nil
@@ -108,8 +118,8 @@ func Open(ctx context.Context, b Benchmark, at Layout, options imageset.LoadOpti
 			return nil, fmt.Errorf("openood: data folder %s is a file", at.Dir)
 		}
 	}
-	source := func(list, root string) (Source, bool, error) {
-		l, there, err := at.read(b, list, root)
+	source := func(set Set) (Source, bool, error) {
+		l, there, err := at.read(b, set.List, set.Root)
 		if err != nil || !there {
 			return nil, false, err
 		}
@@ -118,11 +128,18 @@ func Open(ctx context.Context, b Benchmark, at Layout, options imageset.LoadOpti
 				return nil, false, err
 			}
 		}
+		if of := b.Images[set.List]; set.Name != "" && of > 0 && of != len(l.Items) {
+			d.Partial = append(d.Partial, Partial{set.Name, len(l.Items), of})
+		}
+		options := options
+		if set.AsIs {
+			options.Transform.Resize, options.Transform.Crop = 0, 0
+		}
 		return Files(l, options), true, nil
 	}
-	need := func(lists ...string) (Source, error) {
+	need := func(name string, lists ...string) (Source, error) {
 		for _, list := range lists {
-			s, there, err := source(list, "")
+			s, there, err := source(Set{Name: name, List: list})
 			if err != nil {
 				return nil, fmt.Errorf("openood: %s: %w", b.Name, err)
 			}
@@ -131,20 +148,20 @@ func Open(ctx context.Context, b Benchmark, at Layout, options imageset.LoadOpti
 			}
 		}
 		return nil, fmt.Errorf("openood: %s: no list %s.txt in %s; is --data the folder that holds benchmark_imglist?",
-			b.Name, strings.Join(lists, ".txt or "), at.lists(b))
+			b.Name, strings.Join(lists, ".txt or "), at.ListsOf(b.Name))
 	}
 	var err error
-	if d.Train, err = need(b.Train...); err != nil {
+	if d.Train, err = need("", b.Train...); err != nil {
 		return nil, err
 	}
-	if d.Val, err = need(b.Val); err != nil {
+	if d.Val, err = need("val", b.Val); err != nil {
 		return nil, err
 	}
-	if d.Test, err = need(b.Test); err != nil {
+	if d.Test, err = need("test", b.Test); err != nil {
 		return nil, err
 	}
 	if b.ValOOD != "" {
-		s, there, err := source(b.ValOOD, "")
+		s, there, err := source(Set{List: b.ValOOD})
 		if err != nil {
 			return nil, fmt.Errorf("openood: %s: %w", b.Name, err)
 		}
@@ -154,7 +171,7 @@ func Open(ctx context.Context, b Benchmark, at Layout, options imageset.LoadOpti
 	}
 	sets := func(sets []Set) (found []Images, err error) {
 		for _, s := range sets {
-			src, there, err := source(s.List, s.Root)
+			src, there, err := source(s)
 			if err != nil {
 				return nil, fmt.Errorf("openood: %s: %w", b.Name, err)
 			}
@@ -173,9 +190,20 @@ func Open(ctx context.Context, b Benchmark, at Layout, options imageset.LoadOpti
 		return nil, err
 	}
 	if len(d.Near)+len(d.Far) == 0 {
-		return nil, fmt.Errorf("openood: %s: none of the OOD lists (%s) is in %s", b.Name, strings.Join(d.Absent, ", "), at.lists(b))
+		return nil, fmt.Errorf("openood: %s: none of the OOD lists (%s) is in %s", b.Name, strings.Join(d.Absent, ", "), at.ListsOf(b.Name))
 	}
-	sub, _, err := source(b.SubTrain, "")
+	if b.FullSpectrum {
+		if len(b.CSID) == 0 {
+			return nil, fmt.Errorf("openood: %s has no covariate-shifted ID sets", b.Name)
+		}
+		if d.CSID, err = sets(b.CSID); err != nil {
+			return nil, err
+		}
+		if len(d.CSID) == 0 {
+			return nil, fmt.Errorf("openood: %s: no list of a covariate-shifted ID set, such as %s.txt, is in %s", b.Name, b.CSID[0].List, at.ListsOf(b.Name))
+		}
+	}
+	sub, _, err := source(Set{List: b.SubTrain})
 	if err != nil {
 		return nil, fmt.Errorf("openood: %s: %w", b.Name, err)
 	}

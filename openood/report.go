@@ -16,6 +16,7 @@ type Report struct {
 	Accuracy    Accuracy       `json:"id_accuracy"`
 	Methods     []MethodResult `json:"methods"`
 	Absent      []string       `json:"absent_sets,omitempty"`
+	Partial     []Partial      `json:"partial_sets,omitempty"`
 	Skipped     []string       `json:"skipped_images,omitempty"`
 	Cache       string         `json:"cache,omitempty"` // folder of neuron states that sets were read from
 	Estimate    Estimate       `json:"estimate"`
@@ -31,6 +32,17 @@ type Accuracy struct {
 	TestImages int     `json:"test_images"`
 	Val        float64 `json:"val"`
 	ValImages  int     `json:"val_images"`
+	// CSID are the covariate-shifted ID sets of a full-spectrum run, and
+	// FullSpectrum is the share over them and the test images.
+	CSID         []SetAccuracy `json:"csid,omitempty"`
+	FullSpectrum float64       `json:"full_spectrum,omitempty"`
+}
+
+// SetAccuracy is the share of one set's images classified rightly.
+type SetAccuracy struct {
+	Set      string  `json:"set"`
+	Images   int     `json:"images"`
+	Accuracy float64 `json:"accuracy"`
 }
 
 // All is the accuracy over validation and test together.
@@ -49,8 +61,20 @@ type MethodResult struct {
 	// without sets.
 	NearMean *metric.Result `json:"near_mean"`
 	FarMean  *metric.Result `json:"far_mean"`
-	Overfit  *Overfit       `json:"overfitting_check"`
-	Cost     MethodCost     `json:"cost"`
+	// FullSpectrum is the same with covariate-shifted ID images counted as ID.
+	FullSpectrum *FullSpectrum `json:"full_spectrum,omitempty"`
+	Overfit      *Overfit      `json:"overfitting_check"`
+	Cost         MethodCost    `json:"cost"`
+}
+
+// FullSpectrum are results against the ID test set and the covariate-shifted ID
+// sets together (Yang et al., "Full-Spectrum Out-of-Distribution Detection",
+// IJCV 2023).
+type FullSpectrum struct {
+	Near     []Row          `json:"near"`
+	Far      []Row          `json:"far"`
+	NearMean *metric.Result `json:"near_mean"`
+	FarMean  *metric.Result `json:"far_mean"`
 }
 
 // Row is one OOD set against the ID test set.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"time"
 
 	"nac/arch"
@@ -53,7 +54,7 @@ func Run(ctx context.Context, data *Data, network detector.Network, extract Extr
 		return nil, errors.New("openood: no detectors")
 	}
 	r := &runner{ctx: ctx, network: network, extract: extract, methods: methods, progress: progress}
-	r.report.Absent, r.report.Cache = data.Absent, data.CacheDir
+	r.report.Absent, r.report.Partial, r.report.Cache = data.Absent, data.Partial, data.CacheDir
 	r.cost = make([]MethodCost, len(methods))
 	if err := r.estimate(data); err != nil {
 		return nil, err
@@ -74,22 +75,17 @@ func Run(ctx context.Context, data *Data, network detector.Network, extract Extr
 	if test, err = r.score("test", data.Test, nil); err != nil {
 		return nil, err
 	}
-	var near, far []*SetScores
-	for _, set := range data.Near {
-		s, err := r.score(set.Name, set.Source, nil)
-		if err != nil {
-			return nil, err
+	var groups [3][]*SetScores
+	for i, sets := range [...][]Images{data.CSID, data.Near, data.Far} {
+		for _, set := range sets {
+			s, err := r.score(set.Name, set.Source, nil)
+			if err != nil {
+				return nil, err
+			}
+			groups[i] = append(groups[i], s)
 		}
-		near = append(near, s)
 	}
-	for _, set := range data.Far {
-		s, err := r.score(set.Name, set.Source, nil)
-		if err != nil {
-			return nil, err
-		}
-		far = append(far, s)
-	}
-	if err := r.evaluate(sub, val, test, near, far); err != nil {
+	if err := r.evaluate(sub, val, test, groups[0], groups[1], groups[2]); err != nil {
 		return nil, err
 	}
 	return &r.report, nil
@@ -119,7 +115,7 @@ func (r *runner) estimate(data *Data) error {
 		return len(s.Labels())
 	}
 	images := count(data.Train, data.TrainIndices) + count(data.SubTrain, data.SubIndices) + count(data.Val, nil) + count(data.Test, nil)
-	for _, set := range append(append([]Images(nil), data.Near...), data.Far...) {
+	for _, set := range slices.Concat(data.Near, data.Far, data.CSID) {
 		images += count(set.Source, nil)
 	}
 	if r.learnsFromValidation() {
@@ -400,12 +396,13 @@ func finite(logits []float32) error {
 	return nil
 }
 
-func (r *runner) evaluate(sub, val, test *SetScores, near, far []*SetScores) error {
+func (r *runner) evaluate(sub, val, test *SetScores, csid, near, far []*SetScores) error {
 	rep := &r.report
 	rep.Accuracy = Accuracy{
 		Test: metric.Accuracy(test.Predictions, test.Labels), TestImages: len(test.Labels),
 		Val: metric.Accuracy(val.Predictions, val.Labels), ValImages: len(val.Labels),
 	}
+	rep.Accuracy.addCSID(test, csid)
 	for i, m := range r.methods {
 		result := MethodResult{Key: m.Key, Settings: m.Detector.Settings(), Cost: r.cost[i]}
 		id := test.Scores[i].Values
@@ -432,6 +429,20 @@ func (r *runner) evaluate(sub, val, test *SetScores, near, far []*SetScores) err
 		if result.Far, result.FarMean, err = group(far); err != nil {
 			return err
 		}
+		if len(csid) > 0 {
+			id = slices.Clone(id)
+			for _, s := range csid {
+				id = append(id, s.Scores[i].Values...)
+			}
+			full := new(FullSpectrum)
+			if full.Near, full.NearMean, err = group(near); err != nil {
+				return err
+			}
+			if full.Far, full.FarMean, err = group(far); err != nil {
+				return err
+			}
+			result.FullSpectrum = full
+		}
 		if sub != nil {
 			if result.Overfit, err = overfit(sub.Scores[i].Values, val.Scores[i].Values); err != nil {
 				return fmt.Errorf("openood: %s: overfitting check: %w", m.Key, err)
@@ -440,6 +451,19 @@ func (r *runner) evaluate(sub, val, test *SetScores, near, far []*SetScores) err
 		rep.Methods = append(rep.Methods, result)
 	}
 	return nil
+}
+
+// addCSID adds the accuracy on covariate-shifted ID sets.
+func (a *Accuracy) addCSID(test *SetScores, csid []*SetScores) {
+	if len(csid) == 0 {
+		return
+	}
+	predictions, labels := slices.Clone(test.Predictions), slices.Clone(test.Labels)
+	for _, s := range csid {
+		a.CSID = append(a.CSID, SetAccuracy{s.Set, len(s.Labels), metric.Accuracy(s.Predictions, s.Labels)})
+		predictions, labels = append(predictions, s.Predictions...), append(labels, s.Labels...)
+	}
+	a.FullSpectrum = metric.Accuracy(predictions, labels)
 }
 
 // overfit compares ID training images that were not fitted on with ID validation
