@@ -1,11 +1,11 @@
 package coverage
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"nac/internal/safetensors"
 )
@@ -53,8 +53,16 @@ func (c *Coverage) Encode(w io.Writer) error {
 }
 
 func (c *Coverage) encode() ([]safetensors.Tensor, map[string]string, error) {
+	tensors, list, err := c.Tensors()
+	return tensors, map[string]string{"format": fileFormat, "version": fileVersion, "layers": list}, err
+}
+
+// Tensors returns the counts of every layer as tensors, and what else FromTensors
+// needs to make the coverage again as JSON: for files that hold more than a
+// coverage.
+func (c *Coverage) Tensors() (tensors []safetensors.Tensor, layersJSON string, err error) {
 	layers := make([]fileLayer, len(c.Layers))
-	tensors := make([]safetensors.Tensor, len(c.Layers))
+	tensors = make([]safetensors.Tensor, len(c.Layers))
 	for i, l := range c.Layers {
 		layers[i] = fileLayer{l.settings, l.channels, l.samples}
 		counts := l.Counts()
@@ -65,10 +73,7 @@ func (c *Coverage) encode() ([]safetensors.Tensor, map[string]string, error) {
 		tensors[i] = safetensors.Int32(countsName(l.settings.Layer), []int{l.channels, l.settings.M - 1}, signed)
 	}
 	list, err := json.Marshal(layers)
-	if err != nil {
-		return nil, nil, err
-	}
-	return tensors, map[string]string{"format": fileFormat, "version": fileVersion, "layers": string(list)}, nil
+	return tensors, string(list), err
 }
 
 // Load reads a coverage that Save wrote. A file that is damaged, of another kind
@@ -108,8 +113,21 @@ func decode(f *safetensors.File) (*Coverage, error) {
 	if meta["version"] != fileVersion {
 		return nil, fmt.Errorf("version %.40q of the coverage format; this program reads version %s", meta["version"], fileVersion)
 	}
+	c, err := FromTensors(f, meta["layers"])
+	if err != nil {
+		return nil, err
+	}
+	if have := len(f.Names()); have != len(c.Layers) {
+		return nil, fmt.Errorf("%d layers but %d tensors", len(c.Layers), have)
+	}
+	return c, nil
+}
+
+// FromTensors makes a coverage of what Tensors returned; f may hold other tensors
+// besides.
+func FromTensors(f *safetensors.File, layersJSON string) (*Coverage, error) {
 	var layers []fileLayer
-	dec := json.NewDecoder(bytes.NewReader([]byte(meta["layers"])))
+	dec := json.NewDecoder(strings.NewReader(layersJSON))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&layers); err != nil {
 		return nil, fmt.Errorf("the list of layers: %w", err)
@@ -119,9 +137,6 @@ func decode(f *safetensors.File) (*Coverage, error) {
 	}
 	if len(layers) == 0 {
 		return nil, errors.New("no layers")
-	}
-	if have := len(f.Names()); have != len(layers) {
-		return nil, fmt.Errorf("%d layers but %d tensors", len(layers), have)
 	}
 	c := &Coverage{}
 	for _, fl := range layers {

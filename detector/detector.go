@@ -96,6 +96,14 @@ type ValidationFitter interface {
 	FitValidation(in *Inputs) error
 }
 
+// Covered is a Detector whose score is the coverage of neurons: the mean over
+// layers of the mean over neurons.
+type Covered interface {
+	Detector
+	// Coverage returns what was counted, nil before Begin. It is the detector's own.
+	Coverage() *coverage.Coverage
+}
+
 // ErrUnfitted is wrapped by the error for scoring before fitting has ended.
 var ErrUnfitted = errors.New("not fitted yet")
 

@@ -3,6 +3,7 @@ package detector
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"nac/internal/safetensors"
 )
@@ -11,6 +12,20 @@ const (
 	fileFormat  = "nac-detector"
 	fileVersion = "1"
 )
+
+// Tensors returns what a fitted detector found out, for files that hold more than
+// a detector; Restore takes it back.
+func Tensors(d Detector) ([]safetensors.Tensor, error) { return d.tensors() }
+
+// Restore makes the detector of a key, its settings and what Tensors returned,
+// ready to score.
+func Restore(key string, s Settings, f *safetensors.File) (Detector, error) {
+	d, err := New(key, s)
+	if err != nil {
+		return nil, err
+	}
+	return d, d.restore(f)
+}
 
 // Save writes a fitted detector to a safetensors file, whole or not at all.
 func Save(path, key string, d Detector) error {
@@ -41,26 +56,17 @@ func Load(path string) (key string, d Detector, err error) {
 		return "", nil, fmt.Errorf("detector: %s has version %q; this program reads %s", path, meta["version"], fileVersion)
 	}
 	key = meta["detector"]
-	for _, m := range methods {
-		if m.Key != key {
-			continue
-		}
-		if d, err = m.load(f, meta["settings"]); err != nil {
-			return "", nil, fmt.Errorf("detector: %s: %s: %w", path, key, err)
-		}
-		return key, d, nil
+	if !slices.Contains(Keys(), key) {
+		return "", nil, fmt.Errorf("detector: %s holds a detector %q, which this program does not know", path, key)
 	}
-	return "", nil, fmt.Errorf("detector: %s holds a detector %q, which this program does not know", path, key)
-}
-
-func (m Method) load(f *safetensors.File, settings string) (Detector, error) {
-	var s Settings
-	if err := json.Unmarshal([]byte(settings), &s); err != nil {
-		return nil, fmt.Errorf("settings: %w", err)
+	var settings Settings
+	if err = json.Unmarshal([]byte(meta["settings"]), &settings); err != nil {
+		err = fmt.Errorf("settings: %w", err)
+	} else {
+		d, err = Restore(key, settings, f)
 	}
-	d, err := m.new(s)
 	if err != nil {
-		return nil, err
+		return "", nil, fmt.Errorf("detector: %s: %s: %w", path, key, err)
 	}
-	return d, d.restore(f)
+	return key, d, nil
 }

@@ -1,7 +1,6 @@
 package detector
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 
@@ -100,22 +99,22 @@ func (d *nac) tensors() ([]safetensors.Tensor, error) {
 	if !d.fitted {
 		return nil, ErrUnfitted
 	}
-	var b bytes.Buffer
-	if err := d.coverage.Encode(&b); err != nil {
-		return nil, err
-	}
-	return []safetensors.Tensor{safetensors.Uint8("coverage", []int{b.Len()}, b.Bytes())}, nil
+	tensors, layers, err := d.coverage.Tensors()
+	return append(tensors, safetensors.Uint8("layers", []int{len(layers)}, []byte(layers))), err
 }
 
 func (d *nac) restore(f *safetensors.File) error {
-	data, _, err := f.Uint8s("coverage")
+	layers, _, err := f.Uint8s("layers")
 	if err != nil {
 		return err
 	}
-	c, err := coverage.Decode("coverage", bytes.NewReader(data), int64(len(data)))
+	c, err := coverage.FromTensors(f, string(layers))
 	if err != nil {
 		return err
 	}
 	d.coverage, d.settings, d.fitted = c, c.Settings(), true
 	return nil
 }
+
+// Coverage returns what was counted; see Covered.
+func (d *nac) Coverage() *coverage.Coverage { return d.coverage }

@@ -27,6 +27,15 @@ func (f Filter) String() string {
 	return fmt.Sprintf("Filter(%d)", int(f))
 }
 
+// MarshalText writes the name, so that a transform in JSON is readable.
+func (f Filter) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (f *Filter) UnmarshalText(text []byte) (err error) {
+	*f, err = ParseFilter(string(text))
+	return err
+}
+
 // ParseFilter returns the filter of that name: bilinear or bicubic.
 func ParseFilter(name string) (Filter, error) {
 	for _, f := range []Filter{Bilinear, Bicubic} {

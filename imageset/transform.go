@@ -13,14 +13,15 @@ import (
 type Transform struct {
 	// Resize is the length to which the shorter side is brought; the longer one
 	// follows, rounded down. 0 leaves the picture as it is.
-	Resize int
+	Resize int `json:"resize"`
 	// Crop is the side of the square cut from the centre; a smaller picture is
 	// first padded with black. 0 cuts nothing.
-	Crop   int
-	Filter Filter
+	Crop   int    `json:"crop"`
+	Filter Filter `json:"filter"`
 	// Mean and Std normalise the channels R, G, B after division by 255:
 	// (x - mean) / std, in float32.
-	Mean, Std [3]float32
+	Mean [3]float32 `json:"mean"`
+	Std  [3]float32 `json:"std"`
 }
 
 var (

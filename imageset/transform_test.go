@@ -1,6 +1,7 @@
 package imageset
 
 import (
+	"encoding/json"
 	"math"
 	"strings"
 	"testing"
@@ -179,5 +180,26 @@ func TestRealPixels(t *testing.T) {
 		if bad > 0 {
 			t.Errorf("%s: %d of 1000 images differ", set, bad)
 		}
+	}
+}
+
+func TestTransformJSON(t *testing.T) {
+	for _, name := range PresetNames() {
+		want, err := Preset(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got Transform
+		if err := json.Unmarshal(data, &got); err != nil || got != want {
+			t.Errorf("%s: %+v becomes %s, becomes %+v (%v)", name, want, data, got, err)
+		}
+	}
+	var got Transform
+	if err := json.Unmarshal([]byte(`{"filter":"nearest"}`), &got); err == nil {
+		t.Error("an unknown filter is read")
 	}
 }

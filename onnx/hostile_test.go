@@ -106,6 +106,22 @@ func TestExternalData(t *testing.T) {
 	if err := load(external("w.data", "8")); err != nil {
 		t.Error(err)
 	}
+	hash := func() string {
+		h, err := Hash(path)
+		if err != nil {
+			t.Error(err)
+		}
+		return h
+	}
+	before := hash()
+	if hash() != before {
+		t.Error("a model's hash changes by itself")
+	}
+	write(filepath.Join(dir, "w.data"), append(bytes.Repeat([]byte{1}, 8), raw...))
+	if hash() == before {
+		t.Error("other external data have the same hash")
+	}
+	write(filepath.Join(dir, "w.data"), append(make([]byte, 8), raw...))
 	for _, c := range []struct{ location, offset, want string }{
 		{"w.data", "9", "ends before"},
 		{"w.data", "-1", "offset"},
@@ -117,6 +133,9 @@ func TestExternalData(t *testing.T) {
 	} {
 		if err := load(external(c.location, c.offset)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q from %s: %v; want %q", c.location, c.offset, err, c.want)
+		}
+		if _, err := Hash(path); (c.offset == "8") != (err != nil) {
+			t.Errorf("hash of %q: %v", c.location, err)
 		}
 	}
 	if _, err := Decode("m.onnx", external("w.data", "8")); err == nil {

@@ -20,6 +20,7 @@ import (
 	"math"
 	"math/bits"
 	"os"
+	"strings"
 )
 
 // Tensor is one named tensor as it lies in a file.
@@ -126,6 +127,19 @@ func (f *File) Metadata() map[string]string {
 		m[k] = v
 	}
 	return m
+}
+
+// Below returns a view of the tensors whose names begin with prefix, without it.
+// The view has no metadata, and its Close does nothing.
+func (f *File) Below(prefix string) *File {
+	v := &File{name: f.name, r: f.r, start: f.start, entries: make(map[string]entry)}
+	for _, name := range f.names {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			v.names = append(v.names, rest)
+			v.entries[rest] = f.entries[name]
+		}
+	}
+	return v
 }
 
 // Section returns a tensor without its Data, and a reader of that data.
