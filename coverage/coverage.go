@@ -121,6 +121,38 @@ func (c *Coverage) Score(states []States, n int, dst []float32) error {
 	return nil
 }
 
+// ScoreBins is Score of n samples of which the bins alone are known, as Layer.Bins
+// gives them: n rows of one value per channel for each layer, in the order of
+// Layers. It scores samples again after more were added.
+func (c *Coverage) ScoreBins(bins [][]int16, n int, dst []float32) error {
+	if len(bins) != len(c.Layers) || len(dst) != n {
+		return fmt.Errorf("coverage: bins of %d layers and room for %d scores; there are %d layers and %d samples", len(bins), len(dst), len(c.Layers), n)
+	}
+	total := make([]float64, n)
+	for i, l := range c.Layers {
+		if len(bins[i]) != n*l.channels {
+			return fmt.Errorf("coverage: layer %q: %d bins of %d samples with %d channels", l.settings.Layer, len(bins[i]), n, l.channels)
+		}
+		counts, width := l.Counts(), l.settings.M-1
+		for k := range n {
+			var sum uint64
+			for channel, b := range bins[i][k*l.channels : (k+1)*l.channels] {
+				if int(b) >= width {
+					return fmt.Errorf("coverage: layer %q: bin %d of %d", l.settings.Layer, b, width)
+				}
+				if b >= 0 {
+					sum += uint64(min(counts[channel*width+int(b)], uint32(l.settings.O)))
+				}
+			}
+			total[k] += float64(sum) / l.whole()
+		}
+	}
+	for k, t := range total {
+		dst[k] = float32(t / float64(len(c.Layers)))
+	}
+	return nil
+}
+
 // Merge adds the counts of another coverage with the same layers and settings.
 // On an error, which names the first difference, nothing has been merged.
 func (c *Coverage) Merge(other *Coverage) error {

@@ -1,0 +1,197 @@
+package nac
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"nac/detector"
+	"nac/imageset"
+)
+
+// Detector is a fitted and calibrated detector. It may be used by many goroutines at
+// once.
+type Detector struct {
+	info   Info
+	fitted detector.Detector
+	ref    reference
+	cal    *calibration
+
+	engine  *engine    // nil if loaded without a model
+	buffers *sync.Pool // of []float32, one image
+}
+
+// Info says what a detector is.
+type Info struct {
+	Model     ModelInfo          `json:"model"`
+	Transform imageset.Transform `json:"transform"`
+	// Detector is a key of package detector, Settings are its settings.
+	Detector string            `json:"detector"`
+	Settings detector.Settings `json:"settings"`
+	// Classes are the names of the model's classes, if they are known.
+	Classes []string `json:"classes,omitempty"`
+	Fit     FitInfo  `json:"fit"`
+	// Rate is the false-alarm rate.
+	Rate float64 `json:"false_alarm_rate"`
+	// PerClass tells whether an image is compared with the calibration images of its
+	// predicted class.
+	PerClass  bool      `json:"per_class"`
+	Threshold Threshold `json:"threshold"`
+	// ClassThresholds are those of the classes that have enough calibration images;
+	// Threshold is for the others.
+	ClassThresholds map[int]Threshold `json:"class_thresholds,omitempty"`
+}
+
+// FitInfo says what a detector was fitted on.
+type FitInfo struct {
+	// Sources are names of lists of ID images, more than one after Merge.
+	Sources []string `json:"sources"`
+	// Images is the number of images fitted on, Skipped of those that could not be read.
+	Images  int `json:"images"`
+	Skipped int `json:"skipped,omitempty"`
+	// Right is how many of the Labelled calibration images, those with a class of the
+	// model's, were classified right.
+	Right    int `json:"right,omitempty"`
+	Labelled int `json:"labelled,omitempty"`
+	// Tried are the settings that were compared on validation images, the chosen one
+	// first; empty if there were no OOD images to choose by.
+	Tried []Trial `json:"tried,omitempty"`
+}
+
+// Trial is a choice of settings and how well it told validation images apart.
+type Trial struct {
+	Settings detector.Settings `json:"settings"`
+	AUROC    float64           `json:"auroc"`
+}
+
+// Result is what a detector says of an image.
+type Result struct {
+	// OOD is the verdict: PValue is at most the false-alarm rate.
+	OOD bool `json:"ood"`
+	// Score is higher the more in-distribution the image looks.
+	Score float64 `json:"score"`
+	// PValue bounds the share of ID images that score as low or lower.
+	PValue float64 `json:"p_value"`
+	// Class is the model's prediction and Probability its softmax probability.
+	Class       int     `json:"class"`
+	ClassName   string  `json:"class_name,omitempty"`
+	Probability float64 `json:"probability"`
+}
+
+// ErrNoModel is wrapped by the error for scoring with a detector that was loaded
+// without its model.
+var ErrNoModel = errors.New("the detector was loaded without its model")
+
+// attach makes the detector ready to score.
+func (d *Detector) attach(m *Model) error {
+	if why := d.info.Model.differs(m.info); why != "" {
+		return fmt.Errorf("nac: the detector belongs to another model, %s: %s", d.info.Model.Name, why)
+	}
+	e, err := newEngine(m.network, d.fitted.Needs())
+	if err != nil {
+		return err
+	}
+	d.engine = e
+	d.buffers = &sync.Pool{New: func() any { return make([]float32, e.size) }}
+	return nil
+}
+
+// describe fills in what Info says of the calibration.
+func (d *Detector) describe() {
+	d.info.Rate = d.cal.rate
+	d.info.Threshold, d.info.ClassThresholds = d.cal.threshold(d.cal.all), nil
+	if d.info.PerClass {
+		d.info.ClassThresholds = map[int]Threshold{}
+		for class, s := range d.cal.byClass {
+			d.info.ClassThresholds[class] = d.cal.threshold(s)
+		}
+	}
+}
+
+// Info says what the detector is.
+func (d *Detector) Info() Info {
+	info := d.info
+	info.Classes = slices.Clone(info.Classes)
+	info.Fit.Sources = slices.Clone(info.Fit.Sources)
+	info.Fit.Tried = slices.Clone(info.Fit.Tried)
+	info.ClassThresholds = maps.Clone(info.ClassThresholds)
+	return info
+}
+
+// WithRate returns the detector with another false-alarm rate. The two share the
+// network.
+func (d *Detector) WithRate(rate float64) (*Detector, error) {
+	c, err := newCalibration(rate, d.info.PerClass, d.ref.scores, d.ref.classes)
+	if err != nil {
+		return nil, err
+	}
+	other := *d
+	other.cal = c
+	other.describe()
+	return &other, nil
+}
+
+// ScoreFile scores an image file.
+func (d *Detector) ScoreFile(ctx context.Context, path string) (Result, error) {
+	img, err := imageset.Decode(path)
+	if err != nil {
+		return Result{}, err
+	}
+	return d.Score(ctx, img)
+}
+
+// Score scores an image.
+func (d *Detector) Score(ctx context.Context, img *imageset.Image) (Result, error) {
+	if d.engine == nil {
+		return Result{}, fmt.Errorf("nac: %w", ErrNoModel)
+	}
+	input := d.buffers.Get().([]float32)
+	defer d.buffers.Put(input)
+	if err := d.info.Transform.Apply(img, input); err != nil {
+		return Result{}, fmt.Errorf("nac: %w", err)
+	}
+	var one [1]Result
+	err := d.ScoreTensors(ctx, input, one[:])
+	return one[0], err
+}
+
+// ScoreTensors scores len(dst) images that are transformed already: float32 values,
+// image by image, channel by channel, normalised as Info().Transform says.
+func (d *Detector) ScoreTensors(ctx context.Context, images []float32, dst []Result) error {
+	if d.engine == nil {
+		return fmt.Errorf("nac: %w", ErrNoModel)
+	}
+	return d.engine.run(ctx, images, len(dst), func(in *detector.Inputs) error {
+		err := d.results(in, dst[:in.N])
+		dst = dst[in.N:]
+		return err
+	})
+}
+
+// results makes results of what the network yielded.
+func (d *Detector) results(in *detector.Inputs, dst []Result) error {
+	classes := d.info.Model.Classes
+	for i := range dst {
+		r := &dst[i]
+		var err error
+		if r.Class, r.Probability, err = classify(in.Logits[i*classes : (i+1)*classes]); err != nil {
+			return err
+		}
+		if r.Class < len(d.info.Classes) {
+			r.ClassName = d.info.Classes[r.Class]
+		}
+	}
+	scores := make([]float64, in.N)
+	if err := d.fitted.Score(in, scores); err != nil {
+		return err
+	}
+	for i := range dst {
+		r := &dst[i]
+		r.Score = scores[i]
+		r.PValue, r.OOD = d.cal.judge(r.Score, r.Class)
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+package nac
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+
+	"nac/arch"
+	"nac/coverage"
+	"nac/detector"
+)
+
+// batchImages is the most images of a run: enough to keep all processors busy.
+const batchImages = 64
+
+// engine runs the network for one detector. Jobs that come while it is busy wait and
+// are then run together: many callers get the speed of batches, one alone the
+// shortest way.
+type engine struct {
+	extract *arch.Extractor
+	size    int // values of an image
+	inputs  detector.Inputs
+	batch   []float32
+
+	mu      sync.Mutex
+	waiting []*job
+	running bool
+}
+
+// job is at most batchImages images that want to be run.
+type job struct {
+	ctx    context.Context
+	images []float32
+	n      int
+	// take is given the job's part of what a run yielded, valid until it returns.
+	take func(in *detector.Inputs) error
+	done chan error
+}
+
+func newEngine(m *arch.Model, needs detector.Needs) (*engine, error) {
+	extract, err := m.NewExtractor(arch.Request{Layers: needs.Layers, Gradients: needs.Gradients}, batchImages, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &engine{extract: extract, size: m.InputSize[0] * m.InputSize[1] * m.InputSize[2]}, nil
+}
+
+// run runs n images and gives what they yield to take, a batch at a time, in order.
+// It may be called by many goroutines at once.
+func (e *engine) run(ctx context.Context, images []float32, n int, take func(in *detector.Inputs) error) error {
+	if len(images) < n*e.size {
+		return fmt.Errorf("nac: %d values are not %d images of %d", len(images), n, e.size)
+	}
+	for first := 0; first < n; first += batchImages {
+		k := min(batchImages, n-first)
+		j := &job{ctx: ctx, images: images[first*e.size : (first+k)*e.size], n: k, take: take, done: make(chan error, 1)}
+		e.add(j)
+		select {
+		case err := <-j.done:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			// The job may be running on the caller's memory: it must end first.
+			if err := <-j.done; err != nil {
+				return err
+			}
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (e *engine) add(j *job) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.waiting = append(e.waiting, j)
+	if !e.running {
+		e.running = true
+		go e.drain()
+	}
+}
+
+// drain runs jobs until none waits.
+func (e *engine) drain() {
+	for {
+		jobs := e.next()
+		if jobs == nil {
+			return
+		}
+		e.runJobs(jobs)
+	}
+}
+
+// next takes jobs that fit in a batch, and ends those whose callers have gone.
+func (e *engine) next() (jobs []*job) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n, taken := 0, 0
+	for _, j := range e.waiting {
+		if err := j.ctx.Err(); err != nil {
+			j.done <- err
+		} else if n+j.n > batchImages {
+			break
+		} else {
+			jobs = append(jobs, j)
+			n += j.n
+		}
+		taken++
+	}
+	e.waiting = append(e.waiting[:0], e.waiting[taken:]...)
+	e.running = jobs != nil
+	return jobs
+}
+
+func (e *engine) runJobs(jobs []*job) {
+	images, n := jobs[0].images, jobs[0].n
+	if len(jobs) > 1 {
+		e.batch, n = e.batch[:0], 0
+		for _, j := range jobs {
+			e.batch = append(e.batch, j.images...)
+			n += j.n
+		}
+		images = e.batch
+	}
+	out, err := e.extract.Run(images, n)
+	first := 0
+	for _, j := range jobs {
+		if err == nil {
+			j.done <- j.take(e.rows(out, first, j.n))
+		} else {
+			j.done <- err
+		}
+		first += j.n
+	}
+}
+
+// rows makes n images of a network's output a detector's input.
+func (e *engine) rows(out *arch.Batch, first, n int) *detector.Inputs {
+	part := func(v []float32) []float32 {
+		width := len(v) / out.N
+		return v[first*width : (first+n)*width]
+	}
+	in := &e.inputs
+	in.N, in.Logits, in.Feature, in.Labels = n, part(out.Logits), part(out.Feature), nil
+	in.States = in.States[:0]
+	for _, s := range out.States {
+		in.States = append(in.States, coverage.States{Layer: s.Name, Z: part(s.Z), G: part(s.G)})
+	}
+	return in
+}
+
+// errNotFinite is the error for an image that makes the network overflow: its score
+// would be a number and look like a result.
+var errNotFinite = errors.New("nac: the network's logits are not finite; is the image's normalisation the model's?")
+
+// classify returns the class with the largest logit, and its probability.
+func classify(logits []float32) (class int, probability float64, err error) {
+	for k, v := range logits {
+		if v != v || math.IsInf(float64(v), 0) {
+			return 0, 0, errNotFinite
+		}
+		if v > logits[class] {
+			class = k
+		}
+	}
+	sum := 0.0
+	for _, v := range logits {
+		sum += math.Exp(float64(v) - float64(logits[class]))
+	}
+	return class, 1 / sum, nil
+}

@@ -1,0 +1,427 @@
+package nac
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+
+	"nac/detector"
+	"nac/imageset"
+	"nac/metric"
+	"nac/openood"
+)
+
+// FitOptions are the settings of Fit; the zero value chooses everything itself.
+type FitOptions struct {
+	// Detector is a key of package detector, DefaultDetector if empty.
+	Detector string
+	// Settings are the detector's. Nac's layers, if there are none here, are chosen by a
+	// rule that reads ID images alone: see the package's documentation of own models.
+	Settings detector.Settings
+	// Layers names the layers that nac reads when Settings.Layers is empty;
+	// [arch.Model.Suggested] if empty.
+	Layers []string
+	// Like is a detector of the same model whose settings and transform are taken, so
+	// that the two can be merged.
+	Like *Detector
+	// Transform is DefaultTransform's if it is zero.
+	Transform imageset.Transform
+	// Calibration are ID images to calibrate on, best ones that the model was not trained
+	// on: it tends to be surer of those it was, and the false alarms among new
+	// images are then more than the rate. Without any, a fifth of the images is held out.
+	Calibration imageset.List
+	// ValOOD are OOD images to choose settings by; see Info.Fit.Tried.
+	ValOOD imageset.List
+	// Images is the most images that are fitted on, 10,000 if 0; CalibrationImages the
+	// most that are calibrated on, 2,000 if 0. They are chosen at random by Seed.
+	Images, CalibrationImages int
+	Seed                      uint64
+	// Rate is the false-alarm rate, 0.05 if 0.
+	Rate float64
+	// PerClass compares an image with the calibration images of its predicted class.
+	PerClass bool
+	// OnError says what to do about an image that cannot be read.
+	OnError imageset.OnError
+	// Progress, if not nil, is told after each batch of a stage.
+	Progress func(stage string, done, total int)
+}
+
+// DefaultDetector is what Fit takes if no detector is named.
+const DefaultDetector = "nac"
+
+const (
+	defaultImages      = 10_000
+	defaultCalibration = 2_000
+	defaultRate        = 0.05
+	mostValidation     = 1_000
+)
+
+// DefaultTransform is a guess: a model's file does not say how its images were
+// prepared. Small images get CIFAR-10's mean and standard deviation, larger ones
+// ImageNet's and its margin around the centre crop.
+func DefaultTransform(m *Model) (imageset.Transform, error) {
+	in := m.info.Input
+	if in[0] != 3 || in[1] != in[2] {
+		return imageset.Transform{}, fmt.Errorf("nac: %s takes images of %dx%dx%d; only square ones of 3 channels can be made of files", m.info.Name, in[0], in[1], in[2])
+	}
+	name := "imagenet"
+	if in[1] <= 64 {
+		name = "cifar10"
+	}
+	t, err := imageset.Preset(name)
+	t.Resize, t.Crop = t.Resize*in[1]/t.Crop, in[1]
+	return t, err
+}
+
+// defaults fills in what is not set and checks the rest.
+func (o *FitOptions) defaults(m *Model) (err error) {
+	if o.Like != nil {
+		if why := o.Like.info.Model.differs(m.info); why != "" {
+			return fmt.Errorf("nac: the detector whose settings are taken is of another model: %s", why)
+		}
+		o.Detector, o.Settings, o.Transform = o.Like.info.Detector, o.Like.info.Settings, o.Like.info.Transform
+	}
+	if o.Detector == "" {
+		o.Detector = DefaultDetector
+	}
+	if o.Transform == (imageset.Transform{}) {
+		if o.Transform, err = DefaultTransform(m); err != nil {
+			return err
+		}
+	}
+	if h, w := o.Transform.Size(); h > 0 && [3]int{3, h, w} != m.info.Input {
+		return fmt.Errorf("nac: %s takes images of %v, the transform makes 3x%dx%d", m.info.Name, m.info.Input, h, w)
+	}
+	if o.Images == 0 {
+		o.Images = defaultImages
+	}
+	if o.CalibrationImages == 0 {
+		o.CalibrationImages = defaultCalibration
+	}
+	if o.Rate == 0 {
+		o.Rate = defaultRate
+	}
+	if o.Images < 0 || o.CalibrationImages < 0 {
+		return fmt.Errorf("nac: %d images to fit on and %d to calibrate on: want positive numbers", o.Images, o.CalibrationImages)
+	}
+	if !(o.Rate > 0 && o.Rate < 1) {
+		return fmt.Errorf("nac: a false-alarm rate of %v; it must be above 0 and below 1", o.Rate)
+	}
+	if o.Progress == nil {
+		o.Progress = func(string, int, int) {}
+	}
+	return nil
+}
+
+// Fit makes a detector for the model of ID images. Memory does not grow with their
+// number, except as the detector's own does.
+func Fit(ctx context.Context, m *Model, images imageset.List, o FitOptions) (*Detector, error) {
+	if err := o.defaults(m); err != nil {
+		return nil, err
+	}
+	f := &fitter{ctx: ctx, model: m, o: &o, network: openood.NetworkOf(m.network)}
+	f.info = Info{Model: m.info, Transform: o.Transform, Detector: o.Detector, PerClass: o.PerClass}
+	f.info.Fit.Sources = []string{images.Name}
+	if len(images.Classes) == m.info.Classes {
+		f.info.Classes = images.Classes
+	}
+	if err := f.split(images); err != nil {
+		return nil, err
+	}
+	if err := f.candidates(); err != nil {
+		return nil, err
+	}
+	if err := f.fit(); err != nil {
+		return nil, err
+	}
+	best := 0
+	if len(o.ValOOD.Items) > 0 {
+		var err error
+		if best, err = f.choose(); err != nil {
+			return nil, err
+		}
+	}
+	return f.calibrate(f.fitting[best])
+}
+
+// fitter is a run of Fit.
+type fitter struct {
+	ctx     context.Context
+	model   *Model
+	o       *FitOptions
+	network detector.Network
+	info    Info
+
+	train, val, calibration imageset.List
+	// kept are what the network yielded for the first training images, which the rule
+	// for nac's settings reads.
+	kept    []*detector.Inputs
+	keptN   int
+	fitting []detector.Detector
+}
+
+// split chooses at random which images are fitted on, validated on and calibrated on.
+func (f *fitter) split(images imageset.List) error {
+	f.train = f.labelled(images)
+	items := f.train.Items
+	order := rand.New(rand.NewPCG(f.o.Seed, 0)).Perm(len(items))
+	take := func(n int) (list imageset.List) {
+		list = f.train
+		list.Items = make([]imageset.Item, n)
+		for i := range list.Items {
+			list.Items[i] = items[order[i]]
+		}
+		order = order[n:]
+		return list
+	}
+	if given := f.o.Calibration; len(given.Items) > 0 {
+		f.calibration = f.labelled(given)
+		if n := f.o.CalibrationImages; len(given.Items) > n {
+			f.calibration.Items = make([]imageset.Item, n)
+			for i, j := range rand.New(rand.NewPCG(f.o.Seed, 1)).Perm(len(given.Items))[:n] {
+				f.calibration.Items[i] = given.Items[j]
+			}
+		}
+	} else {
+		f.calibration = take(min(len(items)/5, f.o.CalibrationImages))
+	}
+	if n := len(f.calibration.Items); rankOf(f.o.Rate, n) < 1 {
+		return fmt.Errorf("nac: a false-alarm rate of %v needs at least %d calibration images; there are %d, of %d ID images in %s. Give more images, or a higher rate",
+			f.o.Rate, leastImages(f.o.Rate), n, len(images.Items), images.Name)
+	}
+	learns, err := detector.New(f.o.Detector, f.anySettings())
+	if err != nil {
+		return err
+	}
+	if _, ok := learns.(detector.ValidationFitter); ok || len(f.o.ValOOD.Items) > 0 {
+		f.val = take(min(len(items)/10, mostValidation))
+		if len(f.val.Items) == 0 {
+			return fmt.Errorf("nac: %d ID images in %s are too few to validate on", len(items), images.Name)
+		}
+	}
+	f.train = take(min(len(order), f.o.Images))
+	if len(f.train.Items) == 0 {
+		return fmt.Errorf("nac: no images to fit on in %s", images.Name)
+	}
+	return nil
+}
+
+// labelled returns the list with only such labels as are classes of the model.
+func (f *fitter) labelled(list imageset.List) imageset.List {
+	k := f.model.info.Classes
+	known := list.Classes == nil || len(list.Classes) == k
+	for _, item := range list.Items {
+		known = known && item.Label < k
+	}
+	if known {
+		return list
+	}
+	// Folders or numbers of something else than the model's classes.
+	list.Items = slices.Clone(list.Items)
+	for i := range list.Items {
+		list.Items[i].Label = imageset.Unlabelled
+	}
+	return list
+}
+
+// pass runs the network over a list and gives every batch to take.
+func (f *fitter) pass(stage string, list imageset.List, e *engine, take func(b *imageset.Batch, in *detector.Inputs) error) error {
+	in := f.model.info.Input
+	loader := imageset.Load(f.ctx, list, imageset.LoadOptions{
+		Transform: f.o.Transform, Height: in[1], Width: in[2], BatchSize: batchImages, OnError: f.o.OnError,
+	})
+	defer loader.Close()
+	done := 0
+	f.o.Progress(stage, 0, len(list.Items))
+	for {
+		b, err := loader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		err = e.run(f.ctx, b.Images, b.N, func(in *detector.Inputs) error {
+			for i := range in.N {
+				if _, _, err := classify(in.Logits[i*f.network.Classes : (i+1)*f.network.Classes]); err != nil {
+					return fmt.Errorf("%s: %w", list.Items[b.Index[i]].Path, err)
+				}
+			}
+			in.Labels = b.Labels
+			return take(b, in)
+		})
+		if err != nil {
+			return err
+		}
+		done = b.Index[b.N-1] + 1
+		f.o.Progress(stage, done, len(list.Items))
+		b.Release()
+	}
+	skipped := len(loader.Skipped())
+	f.info.Fit.Skipped += skipped
+	if skipped == len(list.Items) {
+		return fmt.Errorf("nac: none of the images of %s can be read, the first because: %w", list.Name, loader.Skipped()[0])
+	}
+	return nil
+}
+
+// fit fits the detectors of all candidates in one pass.
+func (f *fitter) fit() error {
+	for _, d := range f.fitting {
+		if err := d.Begin(f.network); err != nil {
+			return err
+		}
+	}
+	e, err := newEngine(f.model.network, detector.Union(f.fitting))
+	if err != nil {
+		return err
+	}
+	take := func(in *detector.Inputs) error {
+		for _, d := range f.fitting {
+			if err := d.Fit(in); err != nil {
+				return f.explain(err)
+			}
+		}
+		f.info.Fit.Images += in.N
+		return nil
+	}
+	for _, in := range f.kept {
+		if err := take(in); err != nil {
+			return err
+		}
+	}
+	f.kept = nil
+	if rest := f.train; f.keptN < len(rest.Items) {
+		rest.Items = rest.Items[f.keptN:]
+		if err := f.pass("fit", rest, e, func(_ *imageset.Batch, in *detector.Inputs) error { return take(in) }); err != nil {
+			return err
+		}
+	}
+	if _, ok := f.fitting[0].(detector.ValidationFitter); ok {
+		err := f.pass("validate", f.val, e, func(_ *imageset.Batch, in *detector.Inputs) error {
+			for _, d := range f.fitting {
+				if err := d.(detector.ValidationFitter).FitValidation(in); err != nil {
+					return f.explain(err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, d := range f.fitting {
+		if err := d.End(); err != nil {
+			return f.explain(err)
+		}
+	}
+	return nil
+}
+
+// explain adds to a detector's error what the user can do about it.
+func (f *fitter) explain(err error) error {
+	for _, item := range f.train.Items {
+		if item.Label < 0 {
+			return fmt.Errorf("%w (the ID images have no labels that are classes of the model, which some detectors need; %s does without)", err, DefaultDetector)
+		}
+	}
+	return err
+}
+
+// choose returns the fitted candidate that best tells ID from OOD validation images.
+func (f *fitter) choose() (int, error) {
+	e, err := newEngine(f.model.network, detector.Union(f.fitting))
+	if err != nil {
+		return 0, err
+	}
+	score := func(stage string, list imageset.List) ([][]float64, error) {
+		scores := make([][]float64, len(f.fitting))
+		err := f.pass(stage, list, e, func(_ *imageset.Batch, in *detector.Inputs) error {
+			in.Labels = nil
+			for i, d := range f.fitting {
+				at := len(scores[i])
+				scores[i] = append(scores[i], make([]float64, in.N)...)
+				if err := d.Score(in, scores[i][at:]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return scores, err
+	}
+	id, err := score("choose, ID", f.val)
+	if err != nil {
+		return 0, err
+	}
+	ood, err := score("choose, OOD", f.o.ValOOD)
+	if err != nil {
+		return 0, err
+	}
+	best := 0
+	trials := make([]Trial, len(f.fitting))
+	for i, d := range f.fitting {
+		trials[i].Settings = d.Settings()
+		if trials[i].AUROC, err = metric.AUROC(id[i], ood[i]); err != nil {
+			return 0, fmt.Errorf("nac: choosing settings: %w", err)
+		}
+		if trials[i].AUROC > trials[best].AUROC {
+			best = i
+		}
+	}
+	slices.SortStableFunc(trials, func(a, b Trial) int {
+		switch {
+		case a.AUROC > b.AUROC:
+			return -1
+		case a.AUROC < b.AUROC:
+			return 1
+		}
+		return 0
+	})
+	f.info.Fit.Tried = trials
+	return best, nil
+}
+
+// calibrate scores the held-out images.
+func (f *fitter) calibrate(fitted detector.Detector) (*Detector, error) {
+	f.info.Settings = fitted.Settings()
+	d := &Detector{info: f.info, fitted: fitted}
+	if err := d.attach(f.model); err != nil {
+		return nil, err
+	}
+	ref := &d.ref
+	err := f.pass("calibrate", f.calibration, d.engine, func(b *imageset.Batch, in *detector.Inputs) error {
+		in.Labels = nil
+		scores := make([]float64, in.N)
+		if err := fitted.Score(in, scores); err != nil {
+			return err
+		}
+		ref.scores = append(ref.scores, scores...)
+		for i := range in.N {
+			class, _, err := classify(in.Logits[i*f.network.Classes : (i+1)*f.network.Classes])
+			if err != nil {
+				return err
+			}
+			ref.classes = append(ref.classes, class)
+			ref.names = append(ref.names, f.calibration.Items[b.Index[i]].Path)
+			if label := b.Labels[i]; label >= 0 {
+				f.info.Fit.Labelled++
+				if label == class {
+					f.info.Fit.Right++
+				}
+			}
+		}
+		return ref.addBins(fitted, in)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if d.cal, err = newCalibration(f.o.Rate, f.o.PerClass, ref.scores, ref.classes); err != nil {
+		return nil, err
+	}
+	d.info.Fit = f.info.Fit
+	d.describe()
+	return d, nil
+}

@@ -1,0 +1,113 @@
+package nac
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"testing"
+
+	"nac/imageset"
+	"nac/quickstart"
+)
+
+// embedded lays out the built-in network and images, once for all tests.
+var embedded = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "nac-test-")
+	if err != nil {
+		return "", err
+	}
+	return dir, quickstart.Extract(dir)
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := embedded(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+func fashion(t testing.TB) string {
+	t.Helper()
+	dir, err := embedded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func fashionModel(t testing.TB) *Model {
+	t.Helper()
+	m, err := Open(filepath.Join(fashion(t), quickstart.Checkpoint), quickstart.Arch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func fashionList(t testing.TB, name string) imageset.List {
+	t.Helper()
+	dir := fashion(t)
+	l, err := imageset.ReadList(filepath.Join(dir, "benchmark_imglist", quickstart.Benchmark, name+".txt"), filepath.Join(dir, "images_classic"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func fashionOptions() FitOptions {
+	t := imageset.Transform{Resize: 32, Crop: 32}
+	for c := range 3 {
+		t.Mean[c], t.Std[c] = quickstart.Mean, quickstart.Std
+	}
+	return FitOptions{Transform: t}
+}
+
+func TestFitSaveLoadScore(t *testing.T) {
+	ctx := context.Background()
+	m := fashionModel(t)
+	o := fashionOptions()
+	o.Calibration = fashionList(t, "val_fashion")
+	d, err := Fit(ctx, m, fashionList(t, "main_train_fashion"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", d.Info())
+	path := filepath.Join(t.TempDir(), "detector.nac")
+	if err := d.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := Load(path, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(loaded.Info(), d.Info()) {
+		t.Errorf("saved\n%+v, loaded\n%+v", d.Info(), loaded.Info())
+	}
+	rate := func(name string) float64 {
+		list := fashionList(t, name)
+		list.Items = list.Items[:200]
+		flagged := 0
+		for _, item := range list.Items {
+			r, err := d.ScoreFile(ctx, item.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := loaded.ScoreFile(ctx, item.Path)
+			if err != nil || again != r {
+				t.Fatalf("%s: %+v, loaded %+v, %v", item.Path, r, again, err)
+			}
+			if r.OOD {
+				flagged++
+			}
+		}
+		return float64(flagged) / float64(len(list.Items))
+	}
+	id, ood := rate("test_fashion"), rate("test_ankle_boot")
+	t.Logf("flagged: ID %v, ankle boots %v", id, ood)
+	if id > 0.12 || ood < 2*id {
+		t.Errorf("flagged: %v of ID images, %v of ankle boots", id, ood)
+	}
+}
