@@ -101,12 +101,17 @@ func (c *Coverage) Score(states []States, n int, dst []float32) error {
 	if err != nil {
 		return err
 	}
-	total := make([]float64, n)
-	sums := make([]uint64, n)
+	return c.mean(dst, func(i int, l *Layer, sums []uint64) error { return l.sums(of[i].Z, of[i].G, n, sums) })
+}
+
+// mean writes the scores of samples of which add adds up the capped counts in a layer.
+func (c *Coverage) mean(dst []float32, add func(i int, l *Layer, sums []uint64) error) error {
+	total := make([]float64, len(dst))
+	sums := make([]uint64, len(dst))
 	weights := 0.0
 	for i, l := range c.Layers {
 		clear(sums)
-		if err := l.sums(of[i].Z, of[i].G, n, sums); err != nil {
+		if err := add(i, l, sums); err != nil {
 			return err
 		}
 		whole, weight := l.whole(), l.settings.weight()
@@ -128,29 +133,7 @@ func (c *Coverage) ScoreBins(bins [][]int16, n int, dst []float32) error {
 	if len(bins) != len(c.Layers) || len(dst) != n {
 		return fmt.Errorf("coverage: bins of %d layers and room for %d scores; there are %d layers and %d samples", len(bins), len(dst), len(c.Layers), n)
 	}
-	total := make([]float64, n)
-	for i, l := range c.Layers {
-		if len(bins[i]) != n*l.channels {
-			return fmt.Errorf("coverage: layer %q: %d bins of %d samples with %d channels", l.settings.Layer, len(bins[i]), n, l.channels)
-		}
-		counts, width := l.Counts(), l.settings.M-1
-		for k := range n {
-			var sum uint64
-			for channel, b := range bins[i][k*l.channels : (k+1)*l.channels] {
-				if int(b) >= width {
-					return fmt.Errorf("coverage: layer %q: bin %d of %d", l.settings.Layer, b, width)
-				}
-				if b >= 0 {
-					sum += uint64(min(counts[channel*width+int(b)], uint32(l.settings.O)))
-				}
-			}
-			total[k] += float64(sum) / l.whole()
-		}
-	}
-	for k, t := range total {
-		dst[k] = float32(t / float64(len(c.Layers)))
-	}
-	return nil
+	return c.mean(dst, func(i int, l *Layer, sums []uint64) error { return l.sumBins(bins[i], n, sums) })
 }
 
 // Merge adds the counts of another coverage with the same layers and settings.

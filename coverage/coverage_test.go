@@ -493,3 +493,45 @@ func TestSaveLoad(t *testing.T) {
 	wants(t, err, "absent")
 	wants(t, c.Save(filepath.Join(t.TempDir(), "no", "folder")), "folder")
 }
+
+// Samples of which the bins alone are kept score as the samples themselves did, and
+// as they would after more were added.
+func TestScoreBins(t *testing.T) {
+	const n, channels = 33, 7
+	r := rand.New(rand.NewPCG(8, 1))
+	first, second := paper("a"), paper("b")
+	first.M, first.Weight = 300, 0.3
+	second.O = 3
+	c, err := New([]LayerSettings{first, second}, map[string]int{"a": channels, "b": channels})
+	must(t, err)
+	draw := func() []States {
+		var s []States
+		for _, l := range []string{"a", "b"} {
+			s = append(s, States{l, normal(r, n*channels, 1), normal(r, n*channels, 0.05)})
+		}
+		return s
+	}
+	test := draw()
+	test[0].Z[5] = float32(math.NaN())
+	for range 3 {
+		must(t, c.Add(draw(), n))
+		want, got := make([]float32, n), make([]float32, n)
+		must(t, c.Score(test, n, want))
+		bins := make([][]int16, len(c.Layers))
+		for i, l := range c.Layers {
+			wide := make([]int32, n*channels)
+			must(t, l.Bins(test[i].Z, test[i].G, n, wide))
+			for _, b := range wide {
+				bins[i] = append(bins[i], int16(b))
+			}
+		}
+		must(t, c.ScoreBins(bins, n, got))
+		if !slices.Equal(got, want) {
+			t.Fatalf("by bins %v, by states %v", got, want)
+		}
+		bins[1][0] = 49
+		wants(t, c.ScoreBins(bins, n, got), `"b"`, "bin 49 of 49")
+		wants(t, c.ScoreBins(bins, n+1, make([]float32, n+1)), `"a"`, "34 samples")
+		wants(t, c.ScoreBins(bins[:1], n, got), "1 layers")
+	}
+}

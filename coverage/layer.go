@@ -172,6 +172,23 @@ func (l *Layer) sums(z, g []float32, n int, sums []uint64) error {
 	return nil
 }
 
+// sumBins is sums of samples of which the bins are known.
+func (l *Layer) sumBins(bins []int16, n int, sums []uint64) error {
+	if len(bins) != n*l.channels {
+		return fmt.Errorf("coverage: layer %q: %d bins of %d samples with %d channels", l.settings.Layer, len(bins), n, l.channels)
+	}
+	counts, width, limit := l.Counts(), l.settings.M-1, uint32(l.settings.O)
+	for i, b := range bins {
+		if int(b) >= width {
+			return fmt.Errorf("coverage: layer %q: bin %d of %d", l.settings.Layer, b, width)
+		}
+		if b >= 0 {
+			sums[i/l.channels] += uint64(min(counts[i%l.channels*width+int(b)], limit))
+		}
+	}
+	return nil
+}
+
 // ScoreNeurons writes into dst, n rows of one value per channel, the coverage of
 // the bin that each neuron's state falls in. A sample's score is the mean of its
 // row; low values tell which neurons found it strange.
