@@ -1,7 +1,9 @@
 package arch
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"nac/nn"
 	"nac/weights"
@@ -19,6 +21,7 @@ type builder struct {
 	input           nn.Shape
 	logits, feature *nn.Node
 	head            Head
+	foreign         []string // constants that have other values
 }
 
 func newBuilder(sd *weights.StateDict) *builder {
@@ -37,6 +40,19 @@ func (b *builder) tensor(name string, shape ...int) []float32 {
 		n *= d
 	}
 	return make([]float32, n)
+}
+
+// constant is a tensor that follows from the architecture. A checkpoint need not
+// hold it, but no other in its place.
+func (b *builder) constant(name string, want []float32, shape ...int) {
+	t, ok := b.sd.Lookup(name)
+	if !ok {
+		return
+	}
+	b.specs = append(b.specs, weights.Spec{Name: name, Shape: shape})
+	if !slices.Equal(t.Data, want) {
+		b.foreign = append(b.foreign, name)
+	}
 }
 
 // image is the network's input.
@@ -62,6 +78,26 @@ func (b *builder) norm(name string, x *nn.Node) *nn.Node {
 		b.tensor(name+".running_mean", c), b.tensor(name+".running_var", c), 1e-5)
 }
 
+// patches is a convolution with bias whose squares touch: a linear layer of each.
+func (b *builder) patches(name string, x *nn.Node, out, size int) *nn.Node {
+	w := b.tensor(name+".weight", out, x.Shape().C, size, size)
+	return b.graph.Conv(x, w, b.tensor(name+".bias", out), nn.ConvShape{Size: size, Stride: size})
+}
+
+// linear is a linear layer of each pixel or token.
+func (b *builder) linear(name string, x *nn.Node, out int) *nn.Node {
+	return b.linearOf(x, out, b.tensor(name+".weight", out, x.Shape().C), b.tensor(name+".bias", out))
+}
+
+func (b *builder) linearOf(x *nn.Node, out int, weight, bias []float32) *nn.Node {
+	return b.graph.Conv(x, weight, bias, nn.ConvShape{Size: 1, Stride: 1})
+}
+
+func (b *builder) layerNorm(name string, x *nn.Node, eps float64) *nn.Node {
+	c := x.Shape().C
+	return b.graph.LayerNorm(x, b.tensor(name+".weight", c), b.tensor(name+".bias", c), eps)
+}
+
 // layer names an activation. Families call it from the image on, so the deepest
 // comes last.
 func (b *builder) layer(name string, x *nn.Node) {
@@ -85,6 +121,9 @@ func (b *builder) classifier(name string, x *nn.Node) {
 func (b *builder) model(name string) (*Model, error) {
 	if err := b.sd.Match(b.specs); err != nil {
 		return nil, err
+	}
+	if len(b.foreign) > 0 {
+		return nil, fmt.Errorf("%s: other values than the architecture's: %s", b.sd.Source(), strings.Join(b.foreign, ", "))
 	}
 	slices.Reverse(b.layers)
 	slices.Reverse(b.nodes)

@@ -27,13 +27,13 @@ import (
 func convNeXt(channels, blocks [4]int) func(*builder) {
 	return func(b *builder) {
 		g := b.graph
-		x := b.biased("features.0.0", b.image(3, 224, 224), channels[0], 4, 4)
-		x = b.layerNorm("features.0.1", x)
+		x := b.patches("features.0.0", b.image(3, 224, 224), channels[0], 4)
+		x = b.layerNorm("features.0.1", x, 1e-6)
 		b.layer("features.0", x)
 		for stage, n := range blocks {
 			if stage > 0 {
 				name := fmt.Sprintf("features.%d", 2*stage)
-				x = b.biased(name+".1", b.layerNorm(name+".0", x), channels[stage], 2, 2)
+				x = b.patches(name+".1", b.layerNorm(name+".0", x, 1e-6), channels[stage], 2)
 				b.layer(name, x)
 			}
 			name := fmt.Sprintf("features.%d", 2*stage+1)
@@ -44,7 +44,7 @@ func convNeXt(channels, blocks [4]int) func(*builder) {
 		}
 		x = g.GlobalAvgPool(x)
 		b.layer("avgpool", x)
-		x = b.layerNorm("classifier.0", x)
+		x = b.layerNorm("classifier.0", x, 1e-6)
 		b.layer("classifier.0", x)
 		b.classifier("classifier.2", x)
 	}
@@ -52,26 +52,11 @@ func convNeXt(channels, blocks [4]int) func(*builder) {
 
 func convNeXtBlock(b *builder, name string, x *nn.Node) *nn.Node {
 	g, c := b.graph, x.Shape().C
-	linear := func(name string, x *nn.Node, out int) *nn.Node {
-		w := b.tensor(name+".weight", out, x.Shape().C)
-		return g.Conv(x, w, b.tensor(name+".bias", out), nn.ConvShape{Size: 1, Stride: 1})
-	}
 	scale := b.tensor(name+".layer_scale", c, 1, 1)
 	dw := name + ".block.0"
 	y := g.Depthwise(x, b.tensor(dw+".weight", c, 1, 7, 7), b.tensor(dw+".bias", c), nn.ConvShape{Size: 7, Stride: 1, Pad: 3})
-	y = b.layerNorm(name+".block.2", y)
-	y = g.Apply(nn.GELU, linear(name+".block.3", y, 4*c))
-	y = g.Scale(linear(name+".block.5", y, c), scale)
+	y = b.layerNorm(name+".block.2", y, 1e-6)
+	y = g.Apply(nn.GELU, b.linear(name+".block.3", y, 4*c))
+	y = g.Scale(b.linear(name+".block.5", y, c), scale)
 	return g.Add(y, x)
-}
-
-// biased is a convolution with bias and without padding.
-func (b *builder) biased(name string, x *nn.Node, out, size, stride int) *nn.Node {
-	w := b.tensor(name+".weight", out, x.Shape().C, size, size)
-	return b.graph.Conv(x, w, b.tensor(name+".bias", out), nn.ConvShape{Size: size, Stride: stride})
-}
-
-func (b *builder) layerNorm(name string, x *nn.Node) *nn.Node {
-	c := x.Shape().C
-	return b.graph.LayerNorm(x, b.tensor(name+".weight", c), b.tensor(name+".bias", c), 1e-6)
 }

@@ -106,6 +106,13 @@ var families = []family{
 	{"convnext_small", "ConvNeXt-S of torchvision", convNeXt([4]int{96, 192, 384, 768}, [4]int{3, 3, 27, 3})},
 	{"convnext_base", "ConvNeXt-B of torchvision", convNeXt([4]int{128, 256, 512, 1024}, [4]int{3, 3, 27, 3})},
 	{"convnext_large", "ConvNeXt-L of torchvision", convNeXt([4]int{192, 384, 768, 1536}, [4]int{3, 3, 27, 3})},
+	{"vit_b_16", "ViT-B/16 of torchvision", visionTransformer(16, 12, 12, 768)},
+	{"vit_b_32", "ViT-B/32 of torchvision", visionTransformer(32, 12, 12, 768)},
+	{"vit_l_16", "ViT-L/16 of torchvision", visionTransformer(16, 24, 16, 1024)},
+	{"vit_l_32", "ViT-L/32 of torchvision", visionTransformer(32, 24, 16, 1024)},
+	{"swin_t", "Swin-T of torchvision", swinTransformer(96, [4]int{2, 2, 6, 2}, [4]int{3, 6, 12, 24})},
+	{"swin_s", "Swin-S of torchvision", swinTransformer(96, [4]int{2, 2, 18, 2}, [4]int{3, 6, 12, 24})},
+	{"swin_b", "Swin-B of torchvision", swinTransformer(128, [4]int{2, 2, 18, 2}, [4]int{4, 8, 16, 32})},
 }
 
 // Names lists the architectures that Load knows.
