@@ -54,10 +54,10 @@ type Recipe struct {
 	// Preset and TrainImages are the benchmark's if they are empty.
 	Preset      string
 	TrainImages int
-	// Layers are NAC's settings. Published tells whether they are the NAC
-	// reference's for this benchmark and architecture; others are borrowed.
-	Layers    []coverage.LayerSettings
-	Published bool
+	// Layers are NAC's settings. Tuned tells whether they were found for this
+	// benchmark and architecture; others are borrowed.
+	Layers []coverage.LayerSettings
+	Tuned  bool
 }
 
 // Set is an OOD or covariate-shifted ID set: its name in tables and its list.
@@ -69,9 +69,9 @@ type Set struct {
 }
 
 // For returns the benchmark with the defaults for an architecture: those of its
-// recipe, else, but for the transform, of the first one; published tells whether
-// NAC's settings were published for it.
-func (b Benchmark) For(arch string) (with Benchmark, published bool) {
+// recipe, else, but for the transform, of the first one; tuned tells whether
+// NAC's settings were found for it.
+func (b Benchmark) For(arch string) (with Benchmark, tuned bool) {
 	if len(b.Recipes) == 0 {
 		return b, false
 	}
@@ -79,7 +79,7 @@ func (b Benchmark) For(arch string) (with Benchmark, published bool) {
 	i := slices.IndexFunc(b.Recipes, func(r Recipe) bool { return r.Arch == arch })
 	if i >= 0 {
 		r = b.Recipes[i]
-		published = r.Published
+		tuned = r.Tuned
 		if r.Preset != "" {
 			b.Preset = r.Preset
 		}
@@ -88,7 +88,7 @@ func (b Benchmark) For(arch string) (with Benchmark, published bool) {
 		b.TrainImages = r.TrainImages
 	}
 	b.Layers = r.Layers
-	return b, published
+	return b, tuned
 }
 
 func cifar(name, other string, layers []coverage.LayerSettings) Benchmark {
@@ -104,7 +104,7 @@ func cifar(name, other string, layers []coverage.LayerSettings) Benchmark {
 		},
 		CSID:    []Set{{Name: name + "c", List: "test_" + name + "c"}},
 		Layers:  layers,
-		Recipes: []Recipe{{Arch: "resnet18_32x32", Layers: layers, Published: true}},
+		Recipes: []Recipe{{Arch: "resnet18_32x32", Layers: layers, Tuned: true}},
 		Images: map[string]int{
 			"train_" + name: 50000, "val_" + name: 1000, "test_" + name: 9000,
 			"test_mnist": 70000, "test_svhn": 26032, "test_texture": 5640,
@@ -170,8 +170,8 @@ func Benchmarks() []Benchmark {
 	imagenet200 := imageNet("imagenet200", "200", []string{"v2", "c", "r"},
 		[]Recipe{{Arch: "resnet18_224x224", Layers: resnet50}})
 	imagenet := imageNet("imagenet", "", []string{"v2", "c", "r", "es"}, []Recipe{
-		{Arch: "resnet50", Preset: "resnet50_v1", Layers: resnet50, Published: true},
-		{Arch: "vit_b_16", Preset: "vit_b_16_v1", TrainImages: 50000, Published: true, Layers: []coverage.LayerSettings{
+		{Arch: "resnet50", Preset: "resnet50_v1", Layers: resnet50, Tuned: true},
+		{Arch: "vit_b_16", Preset: "vit_b_16_v1", TrainImages: 50000, Tuned: true, Layers: []coverage.LayerSettings{
 			{Layer: "layer_norm", M: 50, O: 500, Alpha: 100},
 			{Layer: "layer_11", M: 500, O: 50, Alpha: 1},
 			{Layer: "layer_10", M: 500, O: 10, Alpha: 10},

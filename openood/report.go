@@ -22,6 +22,7 @@ type Report struct {
 	Estimate    Estimate       `json:"estimate"`
 	Stages      []Stage        `json:"stages"`
 	Conventions string         `json:"conventions"`
+	Notes       []string       `json:"notes,omitempty"`
 	// Scores are written to files of their own.
 	Scores []*SetScores `json:"-"`
 }

@@ -12,34 +12,52 @@ func newBenchCommand() *cobra.Command {
 	var (
 		flags                 jobFlags
 		name, checkpoint      string
+		runs                  []string
+		fsood                 string
 		data, normalize, skip string
 		mean, std             []float32
 	)
 	cmd := &cobra.Command{
-		Use:   "bench BENCHMARK --arch NAME --checkpoint FILE --data DIR",
+		Use:   "bench BENCHMARK --checkpoint FILE --data DIR",
 		Short: "Run an OOD benchmark on a checkpoint",
 		Long: `Runs a benchmark of OpenOOD v1.5: fits detectors on in-distribution (ID) training
 images, scores the ID test images and the near-OOD and far-OOD sets, and prints
 FPR@95TPR, AUROC, AUPR and ID accuracy. Benchmarks: ` + list(benchmarkNames()) + `.
+Near-OOD sets are always run.
 
 --data is a folder laid out as OpenOOD lays it out:
 
   DIR/benchmark_imglist/cifar10/test_cifar10.txt    lines of "path label"
   DIR/images_classic/...                            what the paths are relative to
 
+Images of cifar10 and cifar100 are in images_classic, those of imagenet200 and imagenet
+(but textures) in images_largescale.
+
 OOD sets whose list is absent are left out, and the output says so. ID training
 images are those of main_train_BENCHMARK.txt, else of train_BENCHMARK.txt;
 --images of them are used, as many of each class.
+
+--checkpoint may be a folder of training runs s0, s1, ... as OpenOOD lays them out; --runs
+chooses among them, or names files and folders by itself. Results are then means
+with standard deviations over the runs.
+
+--fsood adds full-spectrum results: covariate-shifted ID sets (corrupted, rendered, ...)
+count as ID too. --fsood=imagenet_v2,imagenet_r names those to be used.
 
 The mean and std that images are normalised with belong to the checkpoint. The
 default is the benchmark's; a checkpoint that was trained with another needs
 --normalize or --mean and --std, or its accuracy will be low.
 
-nac's settings are the published ones for the benchmark, tuned for ResNet-18.
+nac's settings are published for
+
+  ` + recipeNames() + `
+
 For another network give a YAML file to --settings, or --M, --O, --alpha, --state:
 
 ` + settingsExample,
-		Example: `  nac bench cifar10 --arch resnet18_32x32 --checkpoint best.ckpt --data data
+		Example: `  nac bench cifar10 --checkpoint best.ckpt --data data
+  nac bench cifar100 --checkpoint cifar100_resnet18_32x32_base_e100_lr0.1_default --data data
+  nac bench imagenet --arch vit-b-16 --checkpoint vit_b_16-c867db91.pth --data data --fsood
 
   nac bench cifar10 --arch resnet20 --checkpoint resnet20.th --normalize imagenet \
       --layers avgpool,layer3,layer2,layer1 --data data --out results
@@ -61,14 +79,30 @@ For another network give a YAML file to --settings, or --M, --O, --alpha, --stat
 			if err := flags.check(); err != nil {
 				return err
 			}
-			if err := checkArch(name, checkpoint); err != nil {
+			name = archName(name)
+			if name != "" {
+				if err := oneOf("--arch", name, arch.Names()); err != nil {
+					return err
+				}
+			}
+			models, err := trainingRuns(checkpoint, runs)
+			if err != nil {
 				return err
 			}
-			if checkpoint == "" {
-				return usagef("--checkpoint is missing: the file with the network's weights")
+			if name == "" && !isONNX(models[0].checkpoint) {
+				name = b.Recipes[0].Arch
+			}
+			for _, m := range models {
+				if err := checkArch(name, m.checkpoint); err != nil {
+					return err
+				}
 			}
 			if data == "" {
 				return usagef("--data is missing: the folder that holds benchmark_imglist and images_classic")
+			}
+			b, tuned := b.For(name)
+			if err := withCSID(&b, fsood); err != nil {
+				return err
 			}
 			t, err := normalized(b, normalize, mean, std)
 			if err != nil {
@@ -80,9 +114,10 @@ For another network give a YAML file to --settings, or --M, --O, --alpha, --stat
 			}
 			j := job{
 				jobFlags: &flags, benchmark: b, layout: openood.Layout{Dir: data},
-				transform: t, onError: onError, checkpoint: checkpoint,
-				model: func() (*arch.Model, error) { return openModel(name, checkpoint) },
+				transform: t, onError: onError, runs: models,
+				model: func(file string) (*arch.Model, error) { return openModel(name, file) },
 			}
+			j.notes = notes(b, &flags, tuned)
 			return j.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -93,6 +128,9 @@ For another network give a YAML file to --settings, or --M, --O, --alpha, --stat
 	f.Float32SliceVar(&mean, "mean", nil, "mean of red, green and blue in 0..1, as `0.485,0.456,0.406`")
 	f.Float32SliceVar(&std, "std", nil, "standard deviation, as `0.229,0.224,0.225`")
 	f.StringVar(&skip, "on-error", "stop", "an image that cannot be read: `stop`, or skip and report it")
+	f.StringSliceVar(&runs, "runs", nil, "training runs to average: `names` in the folder of --checkpoint, or files and folders")
+	f.StringVar(&fsood, "fsood", "", "also full-spectrum OOD detection, with all covariate-shifted ID `sets` or those named")
+	f.Lookup("fsood").NoOptDefVal = "all"
 	complete(cmd, "normalize", imageset.PresetNames)
 	_ = cmd.MarkFlagDirname("data")
 	flags.add(cmd)

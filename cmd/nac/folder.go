@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"nac/internal/atomicfile"
 	"nac/openood"
@@ -46,17 +47,112 @@ func writeFolder(ctx context.Context, dir string, r *openood.Report) error {
 			return fmt.Errorf("--out: %w", err)
 		}
 	}
-	if err := writeCSV(filepath.Join(dir, "table.csv"), func(w *csv.Writer) error { return tableRows(w, r) }); err != nil {
+	if err := writeCSV(filepath.Join(dir, "table.csv"), func(w *csv.Writer) error { return tableRows(w, r, nil) }); err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
-	err := atomicfile.Write(filepath.Join(dir, "report.json"), func(w io.Writer) error {
+	return writeJSON(filepath.Join(dir, "report.json"), struct {
+		Version string `json:"version"`
+		*openood.Report
+	}{version(), r})
+}
+
+// writeSummary writes the means and standard deviations over training runs.
+func writeSummary(dir string, runs []trainingRun, mean, std *openood.Report) error {
+	if err := writeCSV(filepath.Join(dir, "table.csv"), func(w *csv.Writer) error { return tableRows(w, mean, std) }); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	type results struct {
+		Accuracy openood.Accuracy       `json:"id_accuracy"`
+		Methods  []openood.MethodResult `json:"methods"`
+	}
+	checkpoints := make([]string, len(runs))
+	for i, r := range runs {
+		checkpoints[i] = r.checkpoint
+	}
+	return writeJSON(filepath.Join(dir, "summary.json"), struct {
+		Version     string   `json:"version"`
+		Benchmark   string   `json:"benchmark"`
+		Network     string   `json:"network"`
+		Checkpoints []string `json:"checkpoints"`
+		Mean        results  `json:"mean"`
+		Std         results  `json:"std"`
+	}{version(), mean.Benchmark, mean.Network, checkpoints, results{mean.Accuracy, mean.Methods}, results{std.Accuracy, std.Methods}})
+}
+
+// writeOpenOOD writes each detector's table as OpenOOD's evaluation scripts do:
+// ood/KEY.csv, and fsood/KEY.csv for full-spectrum results, in percent, with
+// "± deviation" if there are several training runs.
+func writeOpenOOD(dir string, r, std *openood.Report) error {
+	for _, folder := range []string{"ood", "fsood"} {
+		full := folder == "fsood"
+		if full && (len(r.Methods) == 0 || r.Methods[0].FullSpectrum == nil) {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o777); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+		for d, m := range r.Methods {
+			if err := writeCSV(filepath.Join(dir, folder, m.Key+".csv"), func(w *csv.Writer) error {
+				return openOODRows(w, r, std, d, full)
+			}); err != nil {
+				return fmt.Errorf("--out: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// openOODRows writes one detector's table in OpenOOD's form.
+func openOODRows(w *csv.Writer, r, std *openood.Report, method int, full bool) error {
+	var spread []group
+	accuracy, deviation := r.Accuracy.Test, 0.0
+	if full {
+		accuracy = r.Accuracy.FullSpectrum
+	}
+	if std != nil {
+		spread, deviation = groups(std), std.Accuracy.Test
+		if full {
+			deviation = std.Accuracy.FullSpectrum
+		}
+	}
+	cell := func(v, dev float64) string {
+		if std == nil {
+			return percent(v)
+		}
+		return percent(v) + " ± " + percent(dev)
+	}
+	if err := w.Write([]string{"", "FPR@95", "AUROC", "AUPR_IN", "AUPR_OUT", "ACC"}); err != nil {
+		return err
+	}
+	for i, g := range groups(r) {
+		if strings.HasPrefix(g.kind, "fsood ") != full {
+			continue
+		}
+		name := g.set
+		if name == "mean" {
+			name = strings.TrimPrefix(g.kind, "fsood ") + "ood"
+		}
+		row := []string{name}
+		for _, m := range measures {
+			dev := 0.0
+			if std != nil {
+				dev = m.of(spread[i].results[method])
+			}
+			row = append(row, cell(m.of(g.results[method]), dev))
+		}
+		if err := w.Write(append(row, cell(accuracy, deviation))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeJSON(path string, v any) error {
+	err := atomicfile.Write(path, func(w io.Writer) error {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		e.SetEscapeHTML(false)
-		return e.Encode(struct {
-			Version string `json:"version"`
-			*openood.Report
-		}{version(), r})
+		return e.Encode(v)
 	})
 	if err != nil {
 		return fmt.Errorf("--out: %w", err)
@@ -96,23 +192,36 @@ func scoreRows(w *csv.Writer, s *openood.SetScores) error {
 	return nil
 }
 
-// tableRows writes the table of results with a line for each detector and set.
-func tableRows(w *csv.Writer, r *openood.Report) error {
+// tableRows writes the table of results with a line for each detector and set,
+// and with columns of standard deviations if there are any.
+func tableRows(w *csv.Writer, r, std *openood.Report) error {
 	row := []string{"detector", "group", "set", "images"}
 	for _, m := range measures {
 		row = append(row, m.column)
+	}
+	var spread []group
+	if std != nil {
+		spread = groups(std)
+		for _, m := range measures {
+			row = append(row, m.column+"_std")
+		}
 	}
 	if err := w.Write(row); err != nil {
 		return err
 	}
 	for d, method := range r.Methods {
-		for _, g := range groups(r) {
+		for i, g := range groups(r) {
 			row = append(row[:0], method.Key, g.kind, g.set, "")
 			if g.images > 0 {
 				row[3] = strconv.Itoa(g.images)
 			}
 			for _, m := range measures {
 				row = append(row, strconv.FormatFloat(100*m.of(g.results[d]), 'f', 4, 64))
+			}
+			if std != nil {
+				for _, m := range measures {
+					row = append(row, strconv.FormatFloat(100*m.of(spread[i].results[d]), 'f', 4, 64))
+				}
 			}
 			if err := w.Write(row); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -81,55 +82,132 @@ func (j *jobFlags) check() error {
 	return nil
 }
 
-// job is a benchmark to be run.
+// job is a benchmark to be run, on one checkpoint or on several training runs.
 type job struct {
 	*jobFlags
-	benchmark  openood.Benchmark
-	layout     openood.Layout
-	transform  imageset.Transform
-	onError    imageset.OnError
-	checkpoint string
-	model      func() (*arch.Model, error)
+	benchmark openood.Benchmark
+	layout    openood.Layout
+	transform imageset.Transform
+	onError   imageset.OnError
+	runs      []trainingRun
+	notes     []string // to be printed with the results
+	model     func(checkpoint string) (*arch.Model, error)
 }
 
 // run does the benchmark, prints its table to stdout and its progress to stderr.
 func (j *job) run(ctx context.Context, stdout, stderr io.Writer) error {
-	methods, err := j.methods()
+	if _, err := j.methods(); err != nil {
+		return err
+	}
+	for _, r := range j.runs {
+		if j.out != "" {
+			if err := prepareFolder(filepath.Join(j.out, r.name)); err != nil {
+				return err
+			}
+		}
+	}
+	var reports []*openood.Report
+	for i, r := range j.runs {
+		if len(j.runs) > 1 && !j.quiet {
+			if err := printLines(stderr, fmt.Sprintf("run %d of %d: %s", i+1, len(j.runs), r.checkpoint)); err != nil {
+				return err
+			}
+		}
+		report, err := j.one(ctx, r.checkpoint, stderr)
+		if err != nil {
+			return err
+		}
+		if j.out != "" {
+			if err := writeFolder(ctx, filepath.Join(j.out, r.name), report); err != nil {
+				return err
+			}
+		}
+		reports = append(reports, report)
+	}
+	if len(reports) == 1 {
+		if j.out != "" {
+			if err := writeOpenOOD(j.out, reports[0], nil); err != nil {
+				return err
+			}
+		}
+		if err := printReport(stdout, reports[0]); err != nil {
+			return err
+		}
+	} else if err := j.summarize(stdout, reports); err != nil {
+		return err
+	}
+	if j.out != "" {
+		return printLines(stdout, "Written to "+j.out+": "+list(j.written())+".")
+	}
+	return nil
+}
+
+// written names what is in the output folder.
+func (j *job) written() []string {
+	files := []string{"table.csv", "report.json", "scores/"}
+	if len(j.runs) > 1 {
+		files = []string{"table.csv", "summary.json"}
+		for _, r := range j.runs {
+			files = append(files, r.name+"/")
+		}
+	}
+	files = append(files, "ood/")
+	if j.benchmark.FullSpectrum {
+		files = append(files, "fsood/")
+	}
+	return files
+}
+
+// summarize prints and writes the means of several training runs.
+func (j *job) summarize(stdout io.Writer, reports []*openood.Report) error {
+	mean, std, err := openood.Average(reports)
 	if err != nil {
 		return err
 	}
 	if j.out != "" {
-		if err := prepareFolder(j.out); err != nil {
+		if err := writeSummary(j.out, j.runs, mean, std); err != nil {
+			return err
+		}
+		if err := writeOpenOOD(j.out, mean, std); err != nil {
 			return err
 		}
 	}
-	m, err := j.model()
+	return printSummary(stdout, j.runs, reports, mean, std)
+}
+
+// one runs the benchmark on one checkpoint.
+func (j *job) one(ctx context.Context, checkpoint string, stderr io.Writer) (*openood.Report, error) {
+	methods, err := j.methods()
 	if err != nil {
-		return err
+		return nil, err
+	}
+	m, err := j.model(checkpoint)
+	if err != nil {
+		return nil, err
 	}
 	needs := needsOf(methods)
 	for _, l := range needs.Layers {
 		if _, err := m.Layer(l); err != nil {
-			return usagef("--layers: %w", err)
+			return nil, usagef("--layers: %w", err)
 		}
 	}
 	h, w := j.transform.Size()
 	if size := [3]int{3, h, w}; h > 0 && size != m.InputSize {
-		return usagef("%s takes images of %dx%d, but benchmark %s has %dx%d", m.Name, m.InputSize[1], m.InputSize[2], j.benchmark.Name, h, w)
+		return nil, usagef("%s takes images of %dx%d, but benchmark %s has %dx%d", m.Name, m.InputSize[1], m.InputSize[2], j.benchmark.Name, h, w)
 	}
 	data, err := openood.Open(ctx, j.benchmark, j.layout, imageset.LoadOptions{
 		Transform: j.transform, Height: m.InputSize[1], Width: m.InputSize[2],
 		BatchSize: j.batch, Workers: j.workers, OnError: j.onError,
 	}, j.images, j.seed)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := checkLabels(m, data); err != nil {
-		return err
+		return nil, err
 	}
 	extract, err := m.NewExtractor(arch.Request{Layers: needs.Layers, Gradients: needs.Gradients, Kernel: j.kernel}, j.batch, j.workers)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var progress openood.Progress
 	if !j.quiet {
@@ -137,23 +215,12 @@ func (j *job) run(ctx context.Context, stdout, stderr io.Writer) error {
 	}
 	report, err := openood.Run(ctx, data, openood.NetworkOf(m), extract, methods, progress)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	report.Benchmark, report.Network, report.Checkpoint = j.benchmark.Name, m.Name, j.checkpoint
-	report.Transform = describe(j.transform)
+	report.Benchmark, report.Network, report.Checkpoint = j.benchmark.Name, m.Name, checkpoint
+	report.Transform, report.Notes = describe(j.transform), j.notes
 	report.Kernel, report.Conventions = j.kernel, strings.Join(conventions, " ")
-	if j.out != "" {
-		if err := writeFolder(ctx, j.out, report); err != nil {
-			return err
-		}
-	}
-	if err := printReport(stdout, report); err != nil {
-		return err
-	}
-	if j.out != "" {
-		return printLines(stdout, "Written to "+j.out+": table.csv, report.json, scores/.")
-	}
-	return nil
+	return report, nil
 }
 
 func (j *job) methods() ([]openood.Method, error) {
@@ -183,7 +250,11 @@ func needsOf(methods []openood.Method) detector.Needs {
 // checkLabels finds a checkpoint of another data set: its accuracy would be a
 // number all the same.
 func checkLabels(m *arch.Model, data *openood.Data) error {
-	for _, s := range []openood.Source{data.Train, data.Val, data.Test} {
+	sources := []openood.Source{data.Train, data.Val, data.Test}
+	for _, s := range data.CSID {
+		sources = append(sources, s.Source)
+	}
+	for _, s := range sources {
 		for i, label := range s.Labels() {
 			if label >= m.Classes {
 				return fmt.Errorf("%s has label %d, but the checkpoint has only %d classes", s.Path(i), label, m.Classes)

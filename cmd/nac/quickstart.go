@@ -48,8 +48,8 @@ never seen, bags and ankle boots; far-OOD are the digits of MNIST.
 			}
 			j := job{
 				jobFlags: &flags, benchmark: fashion, layout: openood.Layout{FS: files},
-				transform: t, checkpoint: quickstart.Checkpoint,
-				model: func() (*arch.Model, error) {
+				transform: t, runs: []trainingRun{{checkpoint: quickstart.Checkpoint}},
+				model: func(string) (*arch.Model, error) {
 					sd, err := embeddedCheckpoint(files)
 					if err != nil {
 						return nil, err

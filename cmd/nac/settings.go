@@ -39,6 +39,11 @@ func (s *settingsFlags) add(f *pflag.FlagSet) {
 	s.temperatureWasGiven = func() bool { return f.Changed("temperature") }
 }
 
+// untouched tells whether the layers' settings are the benchmark's own.
+func (s *settingsFlags) untouched() bool {
+	return s.file == "" && s.m == nil && s.o == nil && s.alpha == nil && s.state == nil
+}
+
 // settingsFile is what --settings reads. Absent values keep what they are.
 type settingsFile struct {
 	Layers []struct {

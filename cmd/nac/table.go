@@ -47,7 +47,7 @@ func rightAligned(t table.Writer, columns ...int) {
 
 // group is one set, or a mean, with its result by each detector.
 type group struct {
-	kind, set string // kind is near or far
+	kind, set string // kind is near or far, after "fsood" if full-spectrum
 	images    int    // 0 for a mean
 	results   []metric.Result
 }
@@ -74,6 +74,12 @@ func groups(r *openood.Report) []group {
 	}
 	add("near", func(m openood.MethodResult) []openood.Row { return m.Near }, func(m openood.MethodResult) *metric.Result { return m.NearMean })
 	add("far", func(m openood.MethodResult) []openood.Row { return m.Far }, func(m openood.MethodResult) *metric.Result { return m.FarMean })
+	if len(r.Methods) > 0 && r.Methods[0].FullSpectrum != nil {
+		add("fsood near", func(m openood.MethodResult) []openood.Row { return m.FullSpectrum.Near },
+			func(m openood.MethodResult) *metric.Result { return m.FullSpectrum.NearMean })
+		add("fsood far", func(m openood.MethodResult) []openood.Row { return m.FullSpectrum.Far },
+			func(m openood.MethodResult) *metric.Result { return m.FullSpectrum.FarMean })
+	}
 	return all
 }
 
@@ -89,13 +95,19 @@ var measures = []struct {
 	{"AUPR-Out", "aupr_out_percent", func(r metric.Result) float64 { return r.AUPROut }, false},
 }
 
-func resultTable(r *openood.Report, bold bool) string {
+// resultTable prints results; with std, which are their standard deviations over
+// training runs.
+func resultTable(r, std *openood.Report, bold bool) string {
 	header := []string{"set", "images", "detector"}
 	for _, m := range measures {
 		header = append(header, m.name)
 	}
 	t := newTable(header...)
 	rightAligned(t, 2, 4, 5, 6, 7)
+	var spread []group
+	if std != nil {
+		spread = groups(std)
+	}
 	for i, g := range groups(r) {
 		if i > 0 {
 			t.AppendSeparator()
@@ -110,6 +122,9 @@ func resultTable(r *openood.Report, bold bool) string {
 			}
 			for _, m := range measures {
 				cell := percent(m.of(res))
+				if spread != nil {
+					cell += " ± " + percent(m.of(spread[i].results[d]))
+				}
 				if bold && len(g.results) > 1 && best(g.results, m.of, m.lower) == m.of(res) {
 					cell = text.Bold.Sprint(cell)
 				}
@@ -138,19 +153,70 @@ func printReport(w io.Writer, r *openood.Report) error {
 	bold := isTerminal(w) && os.Getenv("NO_COLOR") == ""
 	a := r.Accuracy
 	lines := []string{
-		resultTable(r, bold),
+		resultTable(r, nil, bold),
 		fmt.Sprintf("%s, %s. ID accuracy %s %% of %s test images; %s %% of all %s with validation.",
 			r.Benchmark, r.Network, percent(a.Test), thousands(a.TestImages), percent(a.All()), thousands(a.TestImages+a.ValImages)),
 	}
+	lines = append(lines, shiftedText(a, openood.Accuracy{})...)
 	lines = append(lines, conventions...)
+	lines = append(lines, r.Notes...)
 	lines = append(lines, "", fmt.Sprintf("Fitted on %s training images.%s", thousands(r.TrainImages), settingsText(r)))
 	lines = append(lines, overfitText(r)...)
-	if len(r.Absent) > 0 {
-		lines = append(lines, "Left out, as their lists are absent: "+list(r.Absent)+". Means are over the other sets.")
-	}
+	lines = append(lines, incompleteText(r)...)
 	lines = append(lines, skippedText(r)...)
 	lines = append(lines, "", "Cost in seconds; \"wait\" is the network waiting for decoded images:", costTable(r), detectorCost(r))
 	return printLines(w, lines...)
+}
+
+// printSummary writes the means over several training runs.
+func printSummary(w io.Writer, runs []trainingRun, reports []*openood.Report, mean, std *openood.Report) error {
+	a := mean.Accuracy
+	lines := []string{
+		resultTable(mean, std, isTerminal(w) && os.Getenv("NO_COLOR") == ""),
+		fmt.Sprintf("%s, %s. Mean ± standard deviation over %d training runs. ID accuracy %s ± %s %% of %s test images.",
+			mean.Benchmark, mean.Network, len(runs), percent(a.Test), percent(std.Accuracy.Test), thousands(a.TestImages)),
+	}
+	lines = append(lines, shiftedText(a, std.Accuracy)...)
+	lines = append(lines, conventions...)
+	lines = append(lines, mean.Notes...)
+	lines = append(lines, "", fmt.Sprintf("Fitted on %s training images.%s", thousands(mean.TrainImages), settingsText(mean)))
+	for i, r := range reports {
+		lines = append(lines, fmt.Sprintf("%s: %s, ID accuracy %s %%.", runs[i].name, runs[i].checkpoint, percent(r.Accuracy.Test)))
+		lines = append(lines, overfitText(r)...)
+		lines = append(lines, skippedText(r)...)
+	}
+	return printLines(w, append(lines, incompleteText(mean)...)...)
+}
+
+// shiftedText tells the accuracy on covariate-shifted ID sets, if there are any.
+func shiftedText(a, std openood.Accuracy) []string {
+	if len(a.CSID) == 0 {
+		return nil
+	}
+	var parts []string
+	for _, s := range a.CSID {
+		parts = append(parts, fmt.Sprintf("%s %s %% of %s", s.Set, percent(s.Accuracy), thousands(s.Images)))
+	}
+	all := percent(a.FullSpectrum)
+	if len(std.CSID) > 0 {
+		all += " ± " + percent(std.FullSpectrum)
+	}
+	return []string{"Covariate-shifted ID: accuracy " + list(parts) + "; " + all + " % with the ID test set. In rows \"fsood\" these sets count as ID."}
+}
+
+// incompleteText tells which sets are not those of OpenOOD.
+func incompleteText(r *openood.Report) (lines []string) {
+	if len(r.Absent) > 0 {
+		lines = append(lines, "Left out, as their lists are absent: "+list(r.Absent)+". Means are over the other sets.")
+	}
+	var partial []string
+	for _, p := range r.Partial {
+		partial = append(partial, fmt.Sprintf("%s %s of %s", p.Set, thousands(p.Images), thousands(p.Of)))
+	}
+	if len(partial) > 0 {
+		lines = append(lines, "Not as many images as OpenOOD's, so figures do not compare with published ones: "+list(partial)+".")
+	}
+	return lines
 }
 
 func settingsText(r *openood.Report) string {

@@ -29,7 +29,7 @@ func made() *openood.Report {
 }
 
 func TestResultTable(t *testing.T) {
-	plain := resultTable(made(), false)
+	plain := resultTable(made(), nil, false)
 	for _, line := range []string{
 		"near tin    7,793  nac        50.00  87.50    90.00     25.00",
 		"                   msp        25.00  75.00    90.00     50.00",
@@ -41,7 +41,7 @@ func TestResultTable(t *testing.T) {
 	if strings.Contains(plain, "\x1b") {
 		t.Error("escape codes where nobody looks")
 	}
-	bold := resultTable(made(), true)
+	bold := resultTable(made(), nil, true)
 	for cell, want := range map[string]bool{"25.00": true, "50.00": true, "87.50": true, "75.00": false, "90.00": true} {
 		if got := strings.Contains(bold, "\x1b[1m"+cell); got != want {
 			t.Errorf("%s in bold: %v, want %v", cell, got, want)
