@@ -45,9 +45,10 @@ type value struct {
 // simply what is above zero, it is applied to the sum.
 func (v *value) masked() bool { return v.relu && v.layer < 0 && v.ceiling == 0 }
 
-// fuse turns the ancestors of output into stages. Nodes of pinned keep an
-// activation of their own.
-func fuse(g *Graph, pinned map[*Node]bool) []*stage {
+// fuse turns the pinned nodes and their ancestors into stages. Pinned nodes keep
+// an activation of their own. From, if not nil, is given: its ancestors are not
+// needed.
+func fuse(g *Graph, pinned map[*Node]bool, from *Node) []*stage {
 	needed := make([]bool, len(g.nodes))
 	for i := len(g.nodes) - 1; i >= 0; i-- {
 		n := g.nodes[i]
@@ -55,13 +56,16 @@ func fuse(g *Graph, pinned map[*Node]bool) []*stage {
 			continue
 		}
 		needed[i] = true
+		if n == from {
+			continue
+		}
 		for _, in := range n.inputs {
 			needed[in.id] = true
 		}
 	}
 	next := make([][]*Node, len(g.nodes)) // needed consumers
 	for _, n := range g.nodes {
-		if needed[n.id] {
+		if needed[n.id] && n != from {
 			for _, in := range n.inputs {
 				next[in.id] = append(next[in.id], n)
 			}
@@ -86,6 +90,10 @@ func fuse(g *Graph, pinned map[*Node]bool) []*stage {
 	var stages []*stage
 	for _, n := range g.nodes {
 		if !needed[n.id] || taken[n.id] || gathered(n) {
+			continue
+		}
+		if n == from {
+			stages = append(stages, &stage{op: givenOp{}, out: at(n)})
 			continue
 		}
 		s := &stage{op: n.op}

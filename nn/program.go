@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 
@@ -9,13 +10,21 @@ import (
 
 // Want says what a program is to compute.
 type Want struct {
-	// Logits is the last linear layer; Feature is a 1x1 activation to copy out.
+	// Logits is the last linear layer; Feature is a 1x1 activation to copy out. Nil
+	// ones are left out, and with them what only they need.
 	Logits, Feature *Node
 	// Layers are the nodes whose activations are summed over space.
 	Layers []*Node
 	// Gradients asks for the gradient of KL(uniform || softmax(Logits)) with
 	// respect to Layers, summed likewise.
 	Gradients bool
+	// Maps are functions of whole activations.
+	Maps []Map
+	// From, if not nil, is a node whose activation is given instead of the image.
+	From *Node
+	// Loss, if not nil, asks for its gradient with respect to what is given, the
+	// image or From's activation. It excludes Gradients.
+	Loss *Loss
 }
 
 // Program is a graph compiled for a set of wanted activations: jobs in order,
@@ -32,6 +41,8 @@ type Program struct {
 	// a worker may have at once; it decides between algorithms, so it must not
 	// depend on the number of workers.
 	maxBatch, workers, chunk int
+	maps                     []Map
+	inputGradient            bool
 	// packed is the size of the weights in floats.
 	packed int64
 }
@@ -79,22 +90,36 @@ func Compile(g *Graph, want Want, o Options) (*Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nn: %w", err)
 	}
-	pinned := map[*Node]bool{want.Logits: true, want.Feature: true}
-	for _, n := range want.Layers {
+	if want.Loss != nil && want.Gradients {
+		return nil, errors.New("nn: a loss and the KL gradients in one pass")
+	}
+	if want.Logits == nil && want.Gradients {
+		return nil, errors.New("nn: KL gradients without logits")
+	}
+	pinned := map[*Node]bool{}
+	for _, n := range want.nodes() {
 		pinned[n] = true
 	}
 	c := &compiler{
 		Program: &Program{
-			kernel: set, k: want.Logits.shape.C, f: want.Feature.shape.C,
-			maxBatch: o.MaxBatch, workers: o.Workers,
-			chunk: min(maxChunk, o.MaxBatch),
+			kernel: set, maxBatch: o.MaxBatch, workers: o.Workers, chunk: min(maxChunk, o.MaxBatch),
+			maps: want.Maps, inputGradient: want.Loss != nil,
 		},
-		stages: fuse(g, pinned),
+		stages: fuse(g, pinned, want.From),
+	}
+	if want.Logits != nil {
+		c.k = want.Logits.shape.C
+	}
+	if want.Feature != nil {
+		c.f = want.Feature.shape.C
+	}
+	if err := c.cut(want); err != nil {
+		return nil, err
 	}
 	c.values(want)
 	c.geometries()
 	c.forward(want)
-	if want.Gradients && len(want.Layers) > 0 {
+	if want.Loss != nil || want.Gradients && len(want.Layers) > 0 {
 		c.backward(want)
 	}
 	c.plan()
@@ -124,6 +149,10 @@ func (c *compiler) values(want Want) {
 		c.layers = append(c.layers, n.shape.C)
 	}
 	for _, s := range c.stages {
+		switch s.op.(type) {
+		case inputOp, givenOp:
+			s.out.wantGrad = s.out.wantGrad || want.Loss != nil
+		}
 		for _, in := range append(s.in, s.res) {
 			if in != nil && in.wantGrad {
 				s.out.wantGrad = true
@@ -217,6 +246,9 @@ func (c *compiler) forward(want Want) {
 		case inputOp:
 			c.input = v.node.shape
 			c.emit(&inputJob{v.act})
+		case givenOp:
+			c.input = v.node.shape
+			c.emit(&givenJob{v.act})
 		case convOp:
 			j := forwardConv(c.kernel, c.chunk, op, s.in[0].act, v.act)
 			if s.res != nil {
@@ -284,6 +316,11 @@ func (c *compiler) forward(want Want) {
 				c.emit(&poolJob{from: v.act, layer: i})
 			}
 		}
+		for i, m := range want.Maps {
+			if m.Node == v.node {
+				c.emit(&mapJob{i, m, v.act})
+			}
+		}
 		if v.node == want.Feature {
 			c.emit(&copyJob{v.act, false})
 		}
@@ -296,14 +333,18 @@ func (c *compiler) forward(want Want) {
 // backward plans the pass from the logits down to the shallowest wanted layer.
 // Stages come in reverse, so a value's gradient is complete when it is reached.
 func (c *compiler) backward(want Want) {
-	logits := c.of[want.Logits]
-	if !logits.wantGrad {
-		c.zeroGradients(want)
-		return
+	if want.Loss != nil {
+		c.emitLoss(want.Loss)
+	} else {
+		logits := c.of[want.Logits]
+		if !logits.wantGrad {
+			c.zeroGradients(want)
+			return
+		}
+		logits.grad = &buffer{geom: logits.geom}
+		logits.written = true
+		c.emit(&lossJob{logits.act, logits.grad})
 	}
-	logits.grad = &buffer{geom: logits.geom}
-	logits.written = true
-	c.emit(&lossJob{logits.act, logits.grad})
 	for i := len(c.stages) - 1; i >= 0; i-- {
 		s := c.stages[i]
 		v := s.out
@@ -317,6 +358,13 @@ func (c *compiler) backward(want Want) {
 		c.settle(v, want, further)
 		if further {
 			c.propagate(s)
+		}
+		if c.inputGradient {
+			switch s.op.(type) {
+			case inputOp, givenOp:
+				_, image := s.op.(inputOp)
+				c.emit(&inputGradientJob{v.grad, image})
+			}
 		}
 	}
 }

@@ -15,6 +15,10 @@ type Result struct {
 	Logits  []float32   // N×K
 	Feature []float32   // N×F
 	Z, G    [][]float32 // by wanted layer: N×C; G is nil without gradients
+	Maps    [][]float32 // by wanted map: N×Size
+	// InputGradient is that of the wanted loss: N×C×H×W of the image, or
+	// N×H×W×C of the node that the run started from.
+	InputGradient []float32
 }
 
 // Session runs a program. Its memory is fixed by the largest batch and the number
@@ -63,6 +67,9 @@ type scratch struct {
 	attention attentionScratch
 	sums      []float32
 	totals    []float32
+	// activation is one whole activation; values and gradient are a loss's.
+	activation       []float32
+	values, gradient []float32
 }
 
 // chunkBytes is how much working memory a worker's chunk may take: enough
@@ -122,6 +129,16 @@ func (p *Program) NewSession() *Session {
 			s.whole.G = append(s.whole.G, make([]float32, maxBatch*c))
 		}
 	}
+	for _, m := range p.maps {
+		s.whole.Maps = append(s.whole.Maps, make([]float32, maxBatch*m.Size))
+	}
+	if p.inputGradient {
+		s.whole.InputGradient = make([]float32, maxBatch*s.inputFloat)
+	}
+	for _, w := range s.workers {
+		w.scratch.grow(p)
+	}
+	s.result.Maps = make([][]float32, len(p.maps))
 	s.result.Z = make([][]float32, len(s.whole.Z))
 	if s.gradients {
 		s.result.G = make([][]float32, len(s.whole.G))
@@ -137,7 +154,10 @@ func (s *Session) Bytes() int64 {
 			n += 4 * int64(len(slab))
 		}
 	}
-	n += 4 * int64(len(s.whole.Logits)+len(s.whole.Feature))
+	n += 4 * int64(len(s.whole.Logits)+len(s.whole.Feature)+len(s.whole.InputGradient))
+	for _, m := range s.whole.Maps {
+		n += 4 * int64(len(m))
+	}
 	for i := range s.whole.Z {
 		n += 4 * int64(len(s.whole.Z[i]))
 	}
@@ -147,7 +167,8 @@ func (s *Session) Bytes() int64 {
 	return n
 }
 
-// Run computes n images given as float32 NCHW. The result is valid until the
+// Run computes n images given as float32 NCHW, or as many activations of the node
+// that the program starts from as H×W pixels of C channels. The result is valid until the
 // next run. What an image yields does not depend on the others, nor on the
 // number of workers.
 func (s *Session) Run(images []float32, n int) (*Result, error) {
@@ -176,6 +197,12 @@ func (s *Session) Run(images []float32, n int) (*Result, error) {
 	p, r := s.program, &s.result
 	r.N = n
 	r.Logits, r.Feature = s.whole.Logits[:n*p.k], s.whole.Feature[:n*p.f]
+	for i, m := range p.maps {
+		r.Maps[i] = s.whole.Maps[i][:n*m.Size]
+	}
+	if p.inputGradient {
+		r.InputGradient = s.whole.InputGradient[:n*s.inputFloat]
+	}
 	for i, c := range p.layers {
 		r.Z[i] = s.whole.Z[i][:n*c]
 		if s.gradients {
