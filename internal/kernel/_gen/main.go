@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, winograd, depthwise or transformer")
+	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, winograd, depthwise, transformer, train or train512")
 	flag.Parse()
 	build.ConstraintExpr("!purego")
 	switch *isa {
@@ -32,6 +32,14 @@ func main() {
 		depthwise(vector{suffix: "AVX2", bytes: 32})
 	case "transformer":
 		transformer()
+	case "train":
+		outer(vector{suffix: "AVX2", bytes: 32}, 2)
+		combine(vector{suffix: "AVX2", bytes: 32})
+		momentSums(vector{suffix: "AVX2", bytes: 32})
+	case "train512":
+		for _, n := range []int{1, 2, 4} {
+			outer(vector{suffix: "AVX512", bytes: 64}, n)
+		}
 	default:
 		fmt.Fprintf(os.Stderr, "gen: unknown instruction set %q\n", *isa)
 		os.Exit(2)
