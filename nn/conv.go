@@ -24,12 +24,29 @@ type convolution interface {
 	packed() int
 	// pixels is the number of pixels it writes of each image.
 	pixels() int
+	repack() *packing
+}
+
+// packing lays weights out as a job reads them, part by part.
+type packing struct {
+	parts int
+	fill  func(part int)
+}
+
+func (p *packing) repack() *packing { return p }
+
+// all fills every part.
+func (p *packing) all() {
+	for part := range p.parts {
+		p.fill(part)
+	}
 }
 
 // convJob computes output pixels of a convolution, or input pixels of its
 // transpose, as tiles of a product of gathered pixels and packed weights.
 type convJob struct {
 	epilogue
+	packing
 	in, out   *buffer
 	tile      kernel.Tile
 	weights   []float32 // [panel][tap][cin][tile.Width]
@@ -80,7 +97,7 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout, groups in
 	j.panels = out.geom.stride / w
 	j.panelSize = len(j.tapOff) * j.cin * w
 	j.weights = kernel.Aligned(j.panels * j.panelSize)
-	for p := range j.panels {
+	j.packing = packing{j.panels, func(p int) {
 		for t, tp := range taps {
 			base := p*j.panelSize + (t/run*j.cin+t%run*ig.stride)*w
 			first, count := 0, cin
@@ -95,7 +112,8 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout, groups in
 				}
 			}
 		}
-	}
+	}}
+	j.packing.all()
 	j.inImage, j.outImage = 4*int64(ig.image()), 4*int64(out.geom.image())
 	// A block's input should stay in the second-level cache beside a panel, and
 	// a block should be long enough to repay reading all weights once.

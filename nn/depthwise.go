@@ -24,6 +24,7 @@ func (g *Graph) Depthwise(x *Node, weight, bias []float32, k ConvShape) *Node {
 // depthwiseJob computes output pixels of a depthwise convolution, or input
 // pixels of its transpose. A task is a part of an image's rows.
 type depthwiseJob struct {
+	packing
 	in, out, mask     *buffer
 	kernel            func(*kernel.DepthwiseArgs)
 	bias              []float32
@@ -47,12 +48,15 @@ func newDepthwiseJob(k *kernel.Set, in, out *buffer, taps []tap, y, x, outStep, 
 		inRows: inStep * ig.row(), outRows: outStep * og.row(),
 		weights: kernel.Aligned(len(taps) * og.stride),
 	}
-	for t, tp := range taps {
+	for _, tp := range taps {
 		j.tapOff = append(j.tapOff, 4*int64(tp.dy*ig.row()+tp.dx*ig.stride))
-		for c := range og.channels {
-			j.weights[t*og.stride+c] = tp.weight(c, c)
-		}
 	}
+	j.packing = packing{len(taps), func(t int) {
+		for c := range og.channels {
+			j.weights[t*og.stride+c] = taps[t].weight(c, c)
+		}
+	}}
+	j.packing.all()
 	return j
 }
 
@@ -115,6 +119,12 @@ func forwardDepthwise(k *kernel.Set, c depthwiseOp, in, out *buffer) *depthwiseJ
 	return j
 }
 
+func (c *compiler) emitDepthwise(j *depthwiseJob) {
+	c.packed += int64(len(j.weights))
+	c.keep(&j.packing)
+	c.emit(j)
+}
+
 // backwardDepthwise plans gin = transpose of conv (gout), a job for each
 // remainder modulo the stride as backwardConv does.
 func backwardDepthwise(k *kernel.Set, c depthwiseOp, gout, gin *buffer) []*depthwiseJob {
@@ -156,8 +166,7 @@ func (c *compiler) depthwiseContribution(op depthwiseOp, g *buffer, x *value) {
 		if j.mask = x.mask(); x.written {
 			j.flags |= kernel.Accumulate
 		}
-		c.packed += int64(len(j.weights))
-		c.emit(j)
+		c.emitDepthwise(j)
 	}
 	x.written = true
 }

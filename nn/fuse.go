@@ -11,7 +11,7 @@ import (
 type stage struct {
 	op   op
 	in   []*value
-	res  *value // added before the ReLU; convolutions only
+	res  *value // added before the ReLU; convolutions, and batch norms in training
 	relu bool
 	// ceiling is what a ReLU6 clips at, beside relu; 0 if nothing.
 	ceiling float32
@@ -47,8 +47,9 @@ func (v *value) masked() bool { return v.relu && v.layer < 0 && v.ceiling == 0 }
 
 // fuse turns the pinned nodes and their ancestors into stages. Pinned nodes keep
 // an activation of their own. From, if not nil, is given: its ancestors are not
-// needed.
-func fuse(g *Graph, pinned map[*Node]bool, from *Node) []*stage {
+// needed. In training a batch norm is a stage by itself, which takes the sum and the
+// ReLU with it.
+func fuse(g *Graph, pinned map[*Node]bool, from *Node, training bool) []*stage {
 	needed := make([]bool, len(g.nodes))
 	for i := len(g.nodes) - 1; i >= 0; i-- {
 		n := g.nodes[i]
@@ -78,7 +79,7 @@ func fuse(g *Graph, pinned map[*Node]bool, from *Node) []*stage {
 		return next[n.id][0]
 	}
 
-	gathered := func(n *Node) bool { return virtual(n, pinned, next[n.id]) }
+	gathered := func(n *Node) bool { return !training && virtual(n, pinned, next[n.id]) }
 	values := make([]*value, len(g.nodes))
 	at := func(n *Node) *value {
 		if values[n.id] == nil {
@@ -99,6 +100,20 @@ func fuse(g *Graph, pinned map[*Node]bool, from *Node) []*stage {
 		s := &stage{op: n.op}
 		last := n
 		take := func(m *Node) { taken[m.id], last = true, m }
+		takeSum := func() {
+			m := only(last)
+			if m == nil || taken[m.id] {
+				return
+			}
+			if _, ok := m.op.(addOp); ok && m.inputs[0] != m.inputs[1] {
+				other := m.inputs[0]
+				if other == last {
+					other = m.inputs[1]
+				}
+				s.res = at(other)
+				take(m)
+			}
+		}
 		var read func(inputs []*Node)
 		read = func(inputs []*Node) {
 			for _, in := range inputs {
@@ -113,29 +128,18 @@ func fuse(g *Graph, pinned map[*Node]bool, from *Node) []*stage {
 		switch o := n.op.(type) {
 		case convOp:
 			c := o
-			m := only(last)
-			for m != nil {
+			for m := only(last); m != nil && !training; m = only(last) {
 				a, ok := m.op.(affineOp)
 				if !ok {
 					break
 				}
 				c = c.fold(a)
 				take(m)
-				m = only(last)
 			}
-			if m != nil {
-				if _, ok := m.op.(addOp); ok && !taken[m.id] && m.inputs[0] != m.inputs[1] {
-					other := m.inputs[0]
-					if other == last {
-						other = m.inputs[1]
-					}
-					s.res = at(other)
-					take(m)
-				}
-			}
+			takeSum()
 			s.op = c
 		case depthwiseOp:
-			for m := only(last); m != nil; m = only(last) {
+			for m := only(last); m != nil && !training; m = only(last) {
 				a, ok := m.op.(affineOp)
 				if !ok {
 					break
@@ -144,12 +148,20 @@ func fuse(g *Graph, pinned map[*Node]bool, from *Node) []*stage {
 				take(m)
 			}
 			s.op = o
+		case affineOp:
+			if training && o.source != nil {
+				takeSum()
+			}
 		case reluOp:
 			s.op, s.relu = affineOp{}, true
 		case clipOp:
 			s.op, s.relu, s.ceiling = affineOp{}, true, o.ceiling
 		case concatOp:
 			s.op = gatherOp{}
+		case dropoutOp:
+			if !training {
+				s.op = affineOp{}
+			}
 		}
 		if a, ok := s.op.(affineOp); ok && gathered(n.inputs[0]) {
 			s.op = gatherOp(a)

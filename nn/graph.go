@@ -42,10 +42,13 @@ type (
 		k            ConvShape
 	}
 	// affineOp is batch norm in eval mode: x*scale + shift per channel.
-	affineOp struct{ scale, shift []float64 }
-	reluOp   struct{}
-	addOp    struct{}
-	maxOp    struct{ window }
+	affineOp struct {
+		scale, shift []float64
+		source       *normSource // what scale and shift were made of; nil if nothing
+	}
+	reluOp struct{}
+	addOp  struct{}
+	maxOp  struct{ window }
 	// avgOp counts the border as zeros unless inner.
 	avgOp struct {
 		window
@@ -57,6 +60,13 @@ type (
 )
 
 type window struct{ size, stride, pad int }
+
+// normSource is a batch norm's parameters; without mean and variance it is
+// x*weight + bias. bias may be nil.
+type normSource struct {
+	weight, bias, mean, variance []float32
+	eps                          float64
+}
 
 // Graph is a network under construction: nodes in topological order.
 type Graph struct{ nodes []*Node }
@@ -114,7 +124,7 @@ func (g *Graph) BatchNorm(x *Node, weight, bias, mean, variance []float32, eps f
 	if len(weight) != c || len(bias) != c || len(mean) != c || len(variance) != c {
 		panic(fmt.Sprintf("nn: batch norm of %v by %d weights", x.shape, len(weight)))
 	}
-	a := affineOp{scale: make([]float64, c), shift: make([]float64, c)}
+	a := affineOp{scale: make([]float64, c), shift: make([]float64, c), source: &normSource{weight, bias, mean, variance, eps}}
 	for i := range c {
 		a.scale[i] = float64(weight[i]) / math.Sqrt(float64(variance[i])+eps)
 		a.shift[i] = float64(bias[i]) - float64(mean[i])*a.scale[i]

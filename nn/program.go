@@ -105,7 +105,7 @@ func Compile(g *Graph, want Want, o Options) (*Program, error) {
 			kernel: set, maxBatch: o.MaxBatch, workers: o.Workers, chunk: min(maxChunk, o.MaxBatch),
 			maps: want.Maps, inputGradient: want.Loss != nil,
 		},
-		stages: fuse(g, pinned, want.From),
+		stages: fuse(g, pinned, want.From, false),
 	}
 	if want.Logits != nil {
 		c.k = want.Logits.shape.C
@@ -131,6 +131,10 @@ type compiler struct {
 	stages []*stage
 	of     map[*Node]*value
 	all    []*value // in topological order
+	// training asks for jobs whose weights may change; packings are how to lay
+	// them out again.
+	training bool
+	packings []*packing
 }
 
 // values finds the values, and which of them need a gradient.
@@ -184,7 +188,7 @@ func (c *compiler) geometries() {
 			union(s.res, s.out)
 		}
 		switch s.op.(type) {
-		case addOp, affineOp, mulOp, pointwiseOp, layerNormOp:
+		case dropoutOp, groupNormOp, leakyOp, addOp, affineOp, mulOp, pointwiseOp, layerNormOp:
 			for _, in := range s.in {
 				if in.node.shape == s.out.node.shape {
 					union(in, s.out)
@@ -236,81 +240,24 @@ func (c *compiler) emit(j job) { c.jobs = append(c.jobs, j) }
 
 func (c *compiler) emitConv(j convolution) {
 	c.packed += int64(j.packed())
+	c.keep(j.repack())
 	c.emit(j)
+}
+
+// keep notes how a job's weights are laid out, or lets go of the graph's weights
+// where they cannot change.
+func (c *compiler) keep(p *packing) {
+	if !c.training {
+		p.fill = nil
+		return
+	}
+	c.packings = append(c.packings, p)
 }
 
 func (c *compiler) forward(want Want) {
 	for _, s := range c.stages {
 		v := s.out
-		switch op := s.op.(type) {
-		case inputOp:
-			c.input = v.node.shape
-			c.emit(&inputJob{v.act})
-		case givenOp:
-			c.input = v.node.shape
-			c.emit(&givenJob{v.act})
-		case convOp:
-			j := forwardConv(c.kernel, c.chunk, op, s.in[0].act, v.act)
-			if s.res != nil {
-				j.end().res = s.res.act
-			}
-			if s.relu {
-				j.end().flags |= kernel.ReLU
-			}
-			c.emitConv(j)
-		case depthwiseOp:
-			j := forwardDepthwise(c.kernel, op, s.in[0].act, v.act)
-			if s.relu {
-				j.flags |= kernel.ReLU
-			}
-			if s.ceiling > 0 {
-				j.flags, j.ceiling = j.flags|kernel.Clip, s.ceiling
-			}
-			c.packed += int64(len(j.weights))
-			c.emit(j)
-		case mulOp:
-			c.emit(&mulJob{s.in[0].act, s.in[1].act, v.act})
-		case pointwiseOp:
-			if op.f == GELU {
-				c.geluForward(s.in[0], v)
-				break
-			}
-			c.emit(&pointwiseJob{s.in[0].act, v.act, functions[op.f].value})
-		case selectOp:
-			c.emit(&selectJob{op, s.in[0].act, v.act})
-		case layerNormOp:
-			c.emit(&layerNormJob{norm: c.kernel.Transformer().LayerNorm, op: op, in: s.in[0].act, out: v.act})
-		case attentionOp:
-			c.emit(newAttentionJob(c.kernel, op, s.in[0].act, v.act))
-		case tokensOp:
-			c.emit(&tokensJob{op, s.in[0].act, v.act})
-		case tokenOp:
-			c.emit(&tokenJob{op, s.in[0].act, v.act})
-		case mergeOp:
-			c.emit(&mergeJob{s.in[0].act, v.act})
-		case gatherOp:
-			c.emit(newGatherJob(c.kernel, op, s.in, v.act, s.relu, s.ceiling))
-		case affineOp:
-			c.emit(newAffineJob(c.kernel, op, s.in[0].act, v.act, s.relu, s.ceiling))
-		case addOp:
-			c.emit(&addJob{s.in[0].act, s.in[1].act, v.act, s.relu})
-		case meanOp:
-			c.emit(&meanJob{s.in[0].act, v.act})
-		case maxOp:
-			c.emit(&maxJob{op.window, s.in[0].act, v.act})
-		case avgOp:
-			c.emit(&avgJob{op, s.in[0].act, v.act})
-		case shortcutOp:
-			c.emit(&shortcutJob{op, s.in[0].act, v.act})
-		default:
-			panic(fmt.Sprintf("nn: no forward pass for %T", op))
-		}
-		switch s.op.(type) {
-		case convOp, addOp:
-			if s.ceiling > 0 {
-				c.emit(newAffineJob(c.kernel, affineOp{}, v.act, v.act, false, s.ceiling))
-			}
-		}
+		c.compute(s)
 		for i, n := range want.Layers {
 			if n == v.node {
 				c.emit(&poolJob{from: v.act, layer: i})
@@ -326,6 +273,83 @@ func (c *compiler) forward(want Want) {
 		}
 		if v.node == want.Logits {
 			c.emit(&copyJob{v.act, true})
+		}
+	}
+}
+
+// compute plans a stage's activation.
+func (c *compiler) compute(s *stage) {
+	v := s.out
+	switch op := s.op.(type) {
+	case inputOp:
+		c.input = v.node.shape
+		c.emit(&inputJob{v.act})
+	case givenOp:
+		c.input = v.node.shape
+		c.emit(&givenJob{v.act})
+	case convOp:
+		j := forwardConv(c.kernel, c.chunk, op, s.in[0].act, v.act)
+		if s.res != nil {
+			j.end().res = s.res.act
+		}
+		if s.relu {
+			j.end().flags |= kernel.ReLU
+		}
+		c.emitConv(j)
+	case depthwiseOp:
+		j := forwardDepthwise(c.kernel, op, s.in[0].act, v.act)
+		if s.relu {
+			j.flags |= kernel.ReLU
+		}
+		if s.ceiling > 0 {
+			j.flags, j.ceiling = j.flags|kernel.Clip, s.ceiling
+		}
+		c.emitDepthwise(j)
+	case mulOp:
+		c.emit(&mulJob{s.in[0].act, s.in[1].act, v.act})
+	case pointwiseOp:
+		if op.f == GELU {
+			c.geluForward(s.in[0], v)
+			break
+		}
+		c.emit(&pointwiseJob{s.in[0].act, v.act, functions[op.f].value})
+	case selectOp:
+		c.emit(&selectJob{op, s.in[0].act, v.act})
+	case layerNormOp:
+		c.emit(&layerNormJob{norm: c.kernel.Transformer().LayerNorm, op: op, in: s.in[0].act, out: v.act})
+	case attentionOp:
+		c.emit(newAttentionJob(c.kernel, op, s.in[0].act, v.act))
+	case tokensOp:
+		c.emit(&tokensJob{op, s.in[0].act, v.act})
+	case tokenOp:
+		c.emit(&tokenJob{op, s.in[0].act, v.act})
+	case mergeOp:
+		c.emit(&mergeJob{s.in[0].act, v.act})
+	case groupNormOp:
+		c.emit(&groupNormJob{op, c.kernel, s.in[0].act, v.act})
+	case leakyOp:
+		c.emit(&leakyJob{op, s.in[0].act, v.act})
+	case gatherOp:
+		c.emit(newGatherJob(c.kernel, op, s.in, v.act, s.relu, s.ceiling))
+	case affineOp:
+		c.emit(newAffineJob(c.kernel, op, s.in[0].act, v.act, s.relu, s.ceiling))
+	case addOp:
+		c.emit(&addJob{s.in[0].act, s.in[1].act, v.act, s.relu})
+	case meanOp:
+		c.emit(&meanJob{s.in[0].act, v.act})
+	case maxOp:
+		c.emit(&maxJob{op.window, s.in[0].act, v.act})
+	case avgOp:
+		c.emit(&avgJob{op, s.in[0].act, v.act})
+	case shortcutOp:
+		c.emit(&shortcutJob{op, s.in[0].act, v.act})
+	default:
+		panic(fmt.Sprintf("nn: no forward pass for %T", op))
+	}
+	switch s.op.(type) {
+	case convOp, addOp:
+		if s.ceiling > 0 {
+			c.emit(newAffineJob(c.kernel, affineOp{}, v.act, v.act, false, s.ceiling))
 		}
 	}
 }
@@ -472,6 +496,11 @@ func (c *compiler) propagate(s *stage) {
 		c.emit(&pointwiseBackJob{g, x.grad, x.act, x.mask(), functions[op.f].gradient})
 	case layerNormOp:
 		c.layerNormContribution(op, g, x)
+	case groupNormOp:
+		c.groupNormContribution(op, g, x)
+	case leakyOp:
+		c.prepare(x)
+		c.emit(&leakyBackJob{op, g, x.grad, x.act, x.mask()})
 	case attentionOp:
 		c.attentionContribution(op, g, x)
 	case tokensOp:

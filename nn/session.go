@@ -44,7 +44,7 @@ type Session struct {
 type worker struct {
 	index   int
 	ws      workspace
-	scratch scratch
+	scratch *scratch
 	loop    func()
 }
 
@@ -70,6 +70,27 @@ type scratch struct {
 	// activation is one whole activation; values and gradient are a loss's.
 	activation       []float32
 	values, gradient []float32
+	combine          kernel.CombineArgs
+	moments          kernel.MomentsArgs
+	grad             gradScratch
+	third            []float32
+	fourth           []float32
+	mean             []float64 // of the groups of a group norm
+	inverse          []float64
+}
+
+// newScratch makes room for jobs on pixels of up to widest floats.
+func newScratch(jobs []job, widest int) *scratch {
+	s := &scratch{}
+	s.conv.in = make([][kernel.Rows]int64, maxBlockTiles)
+	s.conv.out = make([][kernel.Rows]int64, maxBlockTiles)
+	for _, row := range []*[]float32{&s.sums, &s.totals, &s.third, &s.fourth} {
+		*row = make([]float32, widest)
+	}
+	s.winograd.grow(jobs)
+	s.attention.grow(jobs)
+	s.grad.grow(jobs)
+	return s
 }
 
 // chunkBytes is how much working memory a worker's chunk may take: enough
@@ -103,11 +124,7 @@ func (p *Program) NewSession() *Session {
 			}
 			w.ws.slabs = append(w.ws.slabs, kernel.Aligned(s.chunk*p.slabs[i].image()))
 		}
-		w.scratch.conv.in = make([][kernel.Rows]int64, maxBlockTiles)
-		w.scratch.conv.out = make([][kernel.Rows]int64, maxBlockTiles)
-		w.scratch.sums, w.scratch.totals = make([]float32, widest), make([]float32, widest)
-		w.scratch.winograd.grow(p.jobs)
-		w.scratch.attention.grow(p.jobs)
+		w.scratch = newScratch(p.jobs, widest)
 		w.loop = func() {
 			s.work(w)
 			s.wait.Done()
@@ -244,7 +261,7 @@ func (s *Session) share(w *worker) {
 	workers := len(s.workers)
 	for _, j := range s.program.jobs {
 		for t := w.index; t < tasks(j, s.n, workers); t += workers {
-			j.run(ws, s.n, t, workers, &w.scratch)
+			j.run(ws, s.n, t, workers, w.scratch)
 		}
 		s.barrier.wait()
 	}
@@ -266,7 +283,7 @@ func (s *Session) work(w *worker) {
 		w.ws.images = s.images[first*s.inputFloat : last*s.inputFloat]
 		for _, j := range s.program.jobs {
 			for t := range tasks(j, last-first, 1) {
-				j.run(&w.ws, last-first, t, 1, &w.scratch)
+				j.run(&w.ws, last-first, t, 1, w.scratch)
 			}
 		}
 		w.ws.images = nil
