@@ -46,7 +46,7 @@ func (p *packing) all() {
 // transpose, as tiles of a product of gathered pixels and packed weights.
 type convJob struct {
 	epilogue
-	packing
+	*packing
 	in, out   *buffer
 	tile      kernel.Tile
 	weights   []float32 // [panel][tap][cin][tile.Width]
@@ -97,7 +97,7 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout, groups in
 	j.panels = out.geom.stride / w
 	j.panelSize = len(j.tapOff) * j.cin * w
 	j.weights = kernel.Aligned(j.panels * j.panelSize)
-	j.packing = packing{j.panels, func(p int) {
+	j.packing = &packing{j.panels, func(p int) {
 		for t, tp := range taps {
 			base := p*j.panelSize + (t/run*j.cin+t%run*ig.stride)*w
 			first, count := 0, cin

@@ -24,7 +24,7 @@ func (g *Graph) Depthwise(x *Node, weight, bias []float32, k ConvShape) *Node {
 // depthwiseJob computes output pixels of a depthwise convolution, or input
 // pixels of its transpose. A task is a part of an image's rows.
 type depthwiseJob struct {
-	packing
+	*packing
 	in, out, mask     *buffer
 	kernel            func(*kernel.DepthwiseArgs)
 	bias              []float32
@@ -51,7 +51,7 @@ func newDepthwiseJob(k *kernel.Set, in, out *buffer, taps []tap, y, x, outStep, 
 	for _, tp := range taps {
 		j.tapOff = append(j.tapOff, 4*int64(tp.dy*ig.row()+tp.dx*ig.stride))
 	}
-	j.packing = packing{len(taps), func(t int) {
+	j.packing = &packing{len(taps), func(t int) {
 		for c := range og.channels {
 			j.weights[t*og.stride+c] = taps[t].weight(c, c)
 		}
@@ -121,7 +121,7 @@ func forwardDepthwise(k *kernel.Set, c depthwiseOp, in, out *buffer) *depthwiseJ
 
 func (c *compiler) emitDepthwise(j *depthwiseJob) {
 	c.packed += int64(len(j.weights))
-	c.keep(&j.packing)
+	c.keep(j.packing)
 	c.emit(j)
 }
 

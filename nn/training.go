@@ -52,7 +52,7 @@ type Training struct {
 	ws      workspace
 	workers []*scratch
 	next    []atomic.Int64
-	barrier barrier
+	meeting *meeting
 	n       int
 	ran     bool
 }
@@ -289,7 +289,7 @@ func (c *trainCompiler) finish() *Training {
 	t := c.train
 	t.jobs, t.slabs, t.input = c.jobs, c.slabs, c.input
 	t.next = make([]atomic.Int64, len(t.jobs))
-	t.barrier.parties = int64(c.workers)
+	t.meeting = newMeeting(c.workers)
 	widest := 0
 	for i := range t.slabs {
 		widest = max(widest, t.slabs[i].stride)
@@ -381,7 +381,7 @@ func (t *Training) run(first, last int) {
 				}
 				j.run(&t.ws, t.n, task, len(t.workers), s)
 			}
-			t.barrier.wait()
+			t.meeting.wait()
 		}
 	}
 	var wait sync.WaitGroup
@@ -390,6 +390,36 @@ func (t *Training) run(first, last int) {
 	}
 	work(t.workers[0])
 	wait.Wait()
+}
+
+// meeting is a barrier whose parties sleep: a pass over a batch takes milliseconds,
+// and another program may have the processor of the last to arrive.
+type meeting struct {
+	mu               sync.Mutex
+	all              *sync.Cond
+	parties, arrived int
+	phase            int
+}
+
+func newMeeting(parties int) *meeting {
+	m := &meeting{parties: parties}
+	m.all = sync.NewCond(&m.mu)
+	return m
+}
+
+func (m *meeting) wait() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	phase := m.phase
+	if m.arrived++; m.arrived == m.parties {
+		m.arrived = 0
+		m.phase++
+		m.all.Broadcast()
+		return
+	}
+	for m.phase == phase {
+		m.all.Wait()
+	}
 }
 
 // repackJob lays the weights out again after they changed.

@@ -7,7 +7,7 @@ import "nac/internal/kernel"
 // plane, transform back.
 type winogradJob struct {
 	epilogue
-	packing
+	*packing
 	in, out *buffer
 	form    kernel.Winograd
 	tile    kernel.Tile
@@ -101,9 +101,8 @@ func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, filter func(
 
 	panelSize := j.cin * w
 	j.weights = kernel.Aligned(j.groups * planes * j.panels * panelSize)
-	j.packing = packing{og.channels, func(o int) {
-		var room [36]float32
-		u := room[:planes]
+	u := make([]float32, planes)
+	for o := range og.channels {
 		g, p, lane := o/j.group, o%j.group/w, o%w
 		for i := range ig.channels {
 			j.form.Filter(filter(o, i), u)
@@ -111,8 +110,8 @@ func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, filter func(
 				j.weights[((g*planes+plane)*j.panels+p)*panelSize+i*w+lane] = u
 			}
 		}
-	}}
-	j.packing.all()
+	}
+	j.packing = winogradRepack(j, og.channels, ig.channels, filter)
 	for y := 0; y < og.height; y += m {
 		for x := 0; x < og.width; x += m {
 			j.patches = append(j.patches, patch{
