@@ -64,6 +64,25 @@ func init() {
 			l, f := head(g, r, c, 6)
 			return g, Want{Logits: l, Feature: f, Layers: []*Node{c, b, a}, Gradients: true}
 		}},
+		network{"pixels", func(r *rand.Rand) (*Graph, Want) {
+			// Padded and rolled, cut, then some pixels twice, behind and before a ReLU.
+			g := NewGraph()
+			a := g.ReLU(conv(g, r, g.Input(Shape{3, 4, 5}), 20, 3, 1, 1))
+			var index []int
+			for y := range 6 {
+				for x := range 6 {
+					if i := (y+1)%6*6 + (x+4)%6; i/6 < 4 && i%6 < 5 {
+						index = append(index, i/6*5+i%6)
+					} else {
+						index = append(index, -1)
+					}
+				}
+			}
+			b := conv(g, r, g.Pixels(a, 6, 6, index, normal(r, 36*20, 0.3)), 12, 3, 1, 1)
+			c := g.ReLU(g.Pixels(b, 2, 3, []int{7, 0, 35, 7, -1, 12}, nil))
+			l, f := head(g, r, c, 6)
+			return g, Want{Logits: l, Feature: f, Layers: []*Node{c, b, a}, Gradients: true}
+		}},
 		network{"open pools", func(r *rand.Rand) (*Graph, Want) {
 			g := NewGraph()
 			a := conv(g, r, g.Input(Shape{3, 10, 13}), 16, 3, 1, 1)

@@ -13,6 +13,7 @@ package nn
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Shape is the shape of one image's activation.
@@ -195,4 +196,17 @@ func (g *Graph) ShortcutA(x *Node, stride, before, channels int) *Node {
 		panic(fmt.Sprintf("nn: shortcut of %v to %d channels", x.shape, channels))
 	}
 	return g.add(shortcutOp{stride, before}, Shape{channels, (x.shape.H + stride - 1) / stride, (x.shape.W + stride - 1) / stride}, x)
+}
+
+// Ancestors returns the nodes that n is computed from, n among them.
+func (g *Graph) Ancestors(n *Node) map[*Node]bool {
+	found := map[*Node]bool{n: true}
+	for _, x := range slices.Backward(g.nodes[:n.id+1]) {
+		if found[x] {
+			for _, in := range x.inputs {
+				found[in] = true
+			}
+		}
+	}
+	return found
 }

@@ -82,6 +82,17 @@ func (p *plain) eval(n *Node, image []float64) []float64 {
 		for i := range out {
 			out[i] = functions[op.f].value(in[0][i])
 		}
+	case pixelsOp:
+		each(func(c, y, x int) float64 {
+			i, v := y*s.W+x, 0.0
+			if from := op.index[i]; from >= 0 {
+				v = at(c, from/is.W, from%is.W)
+			}
+			if op.table != nil {
+				v += float64(op.table[i*s.C+c])
+			}
+			return v
+		})
 	case tokensOp:
 		each(func(c, _, t int) float64 {
 			v := float64(op.class[c])

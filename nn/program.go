@@ -319,6 +319,8 @@ func (c *compiler) compute(s *stage) {
 		c.emit(&layerNormJob{norm: c.kernel.Transformer().LayerNorm, op: op, in: s.in[0].act, out: v.act})
 	case attentionOp:
 		c.emit(newAttentionJob(c.kernel, op, s.in[0].act, v.act))
+	case pixelsOp:
+		c.emit(&pixelsJob{op, s.in[0].act, v.act})
 	case tokensOp:
 		c.emit(&tokensJob{op, s.in[0].act, v.act})
 	case tokenOp:
@@ -503,6 +505,9 @@ func (c *compiler) propagate(s *stage) {
 		c.emit(&leakyBackJob{op, g, x.grad, x.act, x.mask()})
 	case attentionOp:
 		c.attentionContribution(op, g, x)
+	case pixelsOp:
+		c.prepare(x)
+		c.emit(&pixelsBackJob{op, g, x.grad, x.mask()})
 	case tokensOp:
 		c.prepare(x)
 		c.emit(&tokensBackJob{g, x.grad, x.mask()})

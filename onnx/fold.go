@@ -48,6 +48,9 @@ var foldable = map[string]func(n *node, in []*tensor) (*tensor, error){
 	"Min":        foldBinary(func(a, b int64) int64 { return min(a, b) }, math.Min),
 	"Equal":      foldCompare(func(a, b float64) bool { return a == b }),
 	"Less":       foldCompare(func(a, b float64) bool { return a < b }),
+	"Greater":    foldCompare(func(a, b float64) bool { return a > b }),
+	"Not":        foldUnary(func(x float64) float64 { return 1 - x }),
+	"ScatterND":  foldScatterND,
 	"Sqrt":       foldUnary(math.Sqrt),
 	"Floor":      foldUnary(math.Floor),
 	"Ceil":       foldUnary(math.Ceil),
@@ -517,6 +520,42 @@ func foldReduceProd(n *node, in []*tensor) (*tensor, error) {
 		r.ints[0] = whole
 	} else {
 		r.floats[0] = float32(product)
+	}
+	return r, nil
+}
+
+// foldScatterND is data with slices, named by their first indices, replaced.
+func foldScatterND(n *node, in []*tensor) (*tensor, error) {
+	if len(in) != 3 || in[2] == nil || !in[1].isInt() || in[0].isInt() != in[2].isInt() || len(in[1].shape) == 0 {
+		return nil, errors.New("want data, whole indices and updates")
+	}
+	if a := n.attributes["reduction"]; a != nil && string(a.s) != "none" {
+		return nil, fmt.Errorf("the reduction %q is not supported", a.s)
+	}
+	data, index, updates := in[0], in[1], in[2]
+	depth := index.shape[len(index.shape)-1]
+	if depth > len(data.shape) || depth == 0 {
+		return nil, fmt.Errorf("indices of %d axes of %v", depth, data.shape)
+	}
+	run, count := elements(data.shape[depth:]), index.len()/depth
+	if updates.len() != run*count {
+		return nil, fmt.Errorf("updates of %v for %d slices of %v", updates.shape, count, data.shape[depth:])
+	}
+	r := data.empty(data.shape)
+	copy(r.ints, data.ints)
+	copy(r.floats, data.floats)
+	for i := range count {
+		at := 0
+		for d, k := range index.ints[i*depth:][:depth] {
+			j, err := axis(k, data.shape[d])
+			if err != nil {
+				return nil, fmt.Errorf("index %d of %d", k, data.shape[d])
+			}
+			at = at*data.shape[d] + j
+		}
+		for j := range run {
+			r.take(at*run+j, updates, i*run+j)
+		}
 	}
 	return r, nil
 }

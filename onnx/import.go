@@ -3,6 +3,7 @@ package onnx
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,27 +19,32 @@ type value struct {
 	konst *tensor
 	// probabilities marks the softmax of view.
 	probabilities bool
-}
-
-// linear is a linear layer on a 1x1 activation, which may become the head.
-type linear struct {
-	in           *nn.Node
-	weight, bias []float32
+	// shared marks a view of a node of which the model has others too: the gradient of
+	// the node is not that of this value.
+	shared bool
 }
 
 // importer builds a network from a model's nodes, in their order.
 type importer struct {
-	dir     string
-	graph   *nn.Graph
-	batch   int
-	values  map[string]*value
-	stored  map[string]*tensorProto // not decoded yet
-	linears map[*nn.Node]linear
-	layers  []arch.NamedNode
-	named   map[string]bool
+	notes
+	dir    string
+	graph  *nn.Graph
+	batch  int
+	values map[string]*value
+	stored map[string]*tensorProto // not decoded yet
+	uses   map[string]int          // how often nodes and outputs read a name
+	reads  map[string]int          // how often they will yet
+	layers []layer
+	named  map[string]bool
 	// What an image's activations, all constants for channels, and constants that
 	// were computed hold altogether.
 	floats, channels, folded int64
+}
+
+// layer is an operation's output under its name.
+type layer struct {
+	name string
+	view *view
 }
 
 // Limits that keep a small hostile file from asking for all memory.
@@ -83,8 +89,8 @@ func decode(name, dir string, data []byte) (model *arch.Model, err error) {
 		return nil, fmt.Errorf("onnx: %s: %w", name, err)
 	}
 	m := &importer{
-		dir: dir, graph: nn.NewGraph(), values: map[string]*value{}, stored: map[string]*tensorProto{},
-		linears: map[*nn.Node]linear{}, named: map[string]bool{},
+		notes: newNotes(), dir: dir, graph: nn.NewGraph(), values: map[string]*value{}, stored: map[string]*tensorProto{},
+		uses: map[string]int{}, named: map[string]bool{},
 	}
 	model, err = m.run(strings.TrimSuffix(name, ".onnx"), p)
 	if err != nil {
@@ -103,6 +109,15 @@ func (m *importer) run(name string, p *modelProto) (*arch.Model, error) {
 	for _, t := range p.graph.initializers {
 		m.stored[t.name] = t
 	}
+	for _, n := range p.graph.nodes {
+		for _, name := range n.inputs {
+			m.uses[name]++
+		}
+	}
+	for _, v := range p.graph.outputs {
+		m.uses[v.name]++
+	}
+	m.reads = maps.Clone(m.uses)
 	in, err := m.input(p.graph)
 	if err != nil {
 		return nil, err
@@ -168,7 +183,7 @@ func (m *importer) input(g *graphProto) (*nn.Node, error) {
 	}
 	n := m.graph.Input(s)
 	m.values[v.name] = &value{view: image(n, m.batch)}
-	m.layer(v.name, n)
+	m.layer(v.name, m.values[v.name], m.uses[v.name])
 	return n, nil
 }
 
@@ -187,11 +202,14 @@ func (m *importer) account(s nn.Shape) error {
 	return nil
 }
 
-// layer makes an activation readable by a name; the first of a name wins.
-func (m *importer) layer(name string, n *nn.Node) {
-	if name != "" && !m.named[name] {
+// layer makes an activation readable by a name; the first of a name wins. Where
+// the grid is not the node's, it is what is made of it, if all that read it do
+// so.
+func (m *importer) layer(name string, v *value, uses int) {
+	own := v.view.permutes()
+	if name != "" && !m.named[name] && v.view.part == nil && (own && !v.shared || !own && uses == 1) {
 		m.named[name] = true
-		m.layers = append(m.layers, arch.NamedNode{Name: name, Node: n})
+		m.layers = append(m.layers, layer{name, v.view})
 	}
 }
 
@@ -254,15 +272,36 @@ func (m *importer) convert(n *node) error {
 		if _, ok := m.values[name]; ok && name != "" {
 			return fmt.Errorf("value %q is made twice", name)
 		}
+		if v.view != nil {
+			w := *v
+			v = &w
+			for k, x := range in {
+				if x != nil && x.view != nil && x.view.node == v.view.node {
+					v.shared = v.shared || x.shared || m.uses[n.inputs[k]] > 1 || len(out) > 1
+				}
+			}
+		}
 		m.values[name] = v
 		if v.view != nil {
+			uses := m.uses[name]
 			if n.name != "" && len(out) == 1 {
 				name = n.name
 			}
-			m.layer(name, v.view.node)
+			m.layer(name, v, uses)
 		}
 	}
+	m.release(n.inputs)
 	return nil
+}
+
+// release forgets constants that nothing will read any more, which may be most
+// of memory.
+func (m *importer) release(names []string) {
+	for _, name := range names {
+		if m.reads[name]--; m.reads[name] == 0 && m.values[name] != nil && m.values[name].konst != nil {
+			delete(m.values, name)
+		}
+	}
 }
 
 func (m *importer) apply(n *node, in []*value, constant bool) ([]*value, error) {
@@ -308,7 +347,11 @@ func (m *importer) apply(n *node, in []*value, constant bool) ([]*value, error) 
 	if !known {
 		return nil, errors.New("this operator is supported of constants only")
 	}
-	return f(&call{importer: m, node: n, in: in, konst: konst})
+	c := &call{importer: m, node: n, in: in, konst: konst}
+	if r, err := c.norm(); r != nil || err != nil {
+		return r, err
+	}
+	return f(c)
 }
 
 func (m *importer) constant(n *node) (*tensor, error) {
@@ -360,16 +403,22 @@ func (m *importer) shape(n *node, in []*value) ([]*value, error) {
 
 // finish makes the model of what leads from in to the view of the logits.
 func (m *importer) finish(name string, in *nn.Node, v *view) (*arch.Model, error) {
+	if v.part != nil {
+		return nil, errors.New(v.part.want())
+	}
+	v, err := m.whole(v)
+	if err != nil {
+		return nil, err
+	}
 	s := v.node.Shape()
-	if s.H != 1 || s.W != 1 || len(v.dims) < 2 || axesOf(v.dims[0]) != "N" {
+	if s.H != 1 || s.W != 1 || len(v.dims) < 2 || !m.batched(v.dims[0]) {
 		return nil, fmt.Errorf("the output has shape %v: want one row of logits an image", v.shape())
 	}
 	dim := slices.IndexFunc(v.dims, func(d []atom) bool { return axesOf(d) == "C" })
 	if s.C < 2 || dim < 0 {
 		return nil, fmt.Errorf("the output has shape %v: want two classes or more", v.shape())
 	}
-	v, err := m.plain(v, dim)
-	if err != nil {
+	if v, err = m.plain(v, dim); err != nil {
 		return nil, err
 	}
 	n := arch.Network{Name: name, Graph: m.graph, Input: in, Logits: v.node, Feature: v.node}
@@ -380,6 +429,16 @@ func (m *importer) finish(name string, in *nn.Node, v *view) (*arch.Model, error
 			n.Head.Bias = make([]float32, s.C)
 		}
 	}
-	n.Layers = m.layers
+	// Layers are what the logits are computed from, all the way through.
+	needed := m.graph.Ancestors(v.node)
+	for _, l := range m.layers {
+		node := l.view.node
+		if !l.view.permutes() {
+			node = l.view.made
+		}
+		if needed[node] && !m.bypassed[node] {
+			n.Layers = append(n.Layers, arch.NamedNode{Name: l.name, Node: node})
+		}
+	}
 	return n.Model()
 }

@@ -47,18 +47,21 @@ func gemm(c *call) ([]*value, error) {
 	return c.linear(v, w, bias)
 }
 
-// matMul is a linear layer on the last dimension.
+// matMul is a linear layer on the last dimension, or a part of attention.
 func matMul(c *call) ([]*value, error) {
+	if len(c.in) != 2 || c.in[0] == nil || c.in[1] == nil {
+		return nil, errors.New("want two inputs")
+	}
+	if c.in[0].view != nil && c.in[1].view != nil {
+		return c.multiply()
+	}
 	v, err := c.view()
 	if err != nil {
 		return nil, err
 	}
-	if len(c.in) != 2 {
-		return nil, errors.New("want two inputs")
-	}
 	w, err := c.floats(1)
 	if err != nil {
-		return nil, fmt.Errorf("a product of two activations is not supported: %w", err)
+		return nil, err
 	}
 	if w == nil || len(w.shape) != 2 {
 		return nil, errors.New("want weights of two dimensions")
@@ -67,7 +70,7 @@ func matMul(c *call) ([]*value, error) {
 }
 
 // linear is a linear layer on the last dimension of v, with weight [out][in].
-func (c *call) linear(v *view, w *tensor, bias []float32) ([]*value, error) {
+func (c *call) linear(v *view, w *tensor, bias []float32) (_ []*value, err error) {
 	last := len(v.dims) - 1
 	if last < 0 || w.len() == 0 || size(v.dims[last]) != w.shape[1] {
 		return nil, fmt.Errorf("weights of %v for %v", w.shape, v.shape())
@@ -76,30 +79,36 @@ func (c *call) linear(v *view, w *tensor, bias []float32) ([]*value, error) {
 	k := nn.ConvShape{Size: 1, Stride: 1}
 	weight := w.floats
 	out := nn.Shape{C: w.shape[0], H: s.H, W: s.W}
-	switch axes := axesOf(v.dims[last]); {
-	case s.H == 1 && s.W == 1, axes == "C":
-		plain, err := c.plain(v, last)
-		if err != nil {
-			return nil, err
+	if size(v.dims[last]) == s.C*s.H*s.W && s.H*s.W > 1 {
+		// A flattened image: a convolution of its whole size, made square by zeros.
+		k.Size = max(s.H, s.W)
+		for _, axis := range []byte{'H', 'W'} {
+			places := v.places(axis)
+			for len(places) < k.Size {
+				places = append(places, -1)
+			}
+			v = v.as(v.dims)
+			v.place(axis, places)
 		}
-		v = plain
-	default:
-		// A flattened image: a convolution of its whole size.
-		order, err := v.flattened(last)
-		if err != nil {
-			return nil, err
+		order := v.flattened(last, k.Size)
+		if int64(out.C)*int64(s.C*k.Size*k.Size) > maxWeights {
+			return nil, fmt.Errorf("weights of %v are too large", w.shape)
 		}
-		if s.H != s.W {
-			return nil, fmt.Errorf("a linear layer on a flattened %v is not supported: want a square", s)
-		}
-		k.Size = s.H
-		out.H, out.W = 1, 1
-		weight = make([]float32, len(w.floats))
-		for o := range w.shape[0] {
+		weight = make([]float32, out.C*s.C*k.Size*k.Size)
+		for o := range out.C {
 			for i, at := range order {
-				weight[o*len(order)+at] = w.floats[o*len(order)+i]
+				weight[o*s.C*k.Size*k.Size+at] = w.floats[o*len(order)+i]
 			}
 		}
+		if v, err = c.whole(v); err != nil {
+			return nil, err
+		}
+		out.H, out.W = 1, 1
+	} else if v, err = c.plain(v, last); err != nil {
+		return nil, err
+	} else {
+		s = v.node.Shape()
+		out.H, out.W = s.H, s.W
 	}
 	if err := c.account(out); err != nil {
 		return nil, err
@@ -111,22 +120,15 @@ func (c *call) linear(v *view, w *tensor, bias []float32) ([]*value, error) {
 	return []*value{{view: v.with(y, last)}}, nil
 }
 
-// flattened returns the place in C, H, W order of each position of a dimension
-// that holds a whole image.
-func (v *view) flattened(dim int) ([]int, error) {
-	s := v.node.Shape()
-	if size(v.dims[dim]) != s.C*s.H*s.W {
-		return nil, fmt.Errorf("dimension %d of %v is neither the channels nor a whole image", dim, v.shape())
-	}
-	unit := map[byte]int{'C': s.H * s.W, 'H': s.W, 'W': 1}
+// maxWeights bounds weights that are laid out anew.
+const maxWeights = 1 << 31
+
+// flattened returns the place in C, H, W order, of a square of the given side, of
+// each position of a dimension that holds a whole image.
+func (v *view) flattened(dim, side int) []int {
+	unit := map[byte]int{'C': side * side, 'H': side, 'W': 1}
 	index := []int{0}
 	for _, a := range v.dims[dim] {
-		if a.axis == 'N' && a.size == 1 {
-			continue
-		}
-		if a.axis == 'N' {
-			return nil, errors.New("the batch is flattened too")
-		}
 		next := make([]int, 0, len(index)*a.size)
 		for _, i := range index {
 			for k := range a.size {
@@ -135,5 +137,5 @@ func (v *view) flattened(dim int) ([]int, error) {
 		}
 		index = next
 	}
-	return index, nil
+	return index
 }

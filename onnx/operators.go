@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"nac/nn"
 )
@@ -35,7 +36,7 @@ func init() {
 		"Clip":               clip,
 		"Sigmoid":            function(nn.Sigmoid),
 		"Tanh":               function(nn.Tanh),
-		"Erf":                function(nn.Erf),
+		"Erf":                erf,
 		"HardSwish":          function(nn.HardSwish),
 		"Gelu":               gelu,
 		"LayerNormalization": layerNorm,
@@ -56,13 +57,37 @@ func init() {
 		"Transpose":          transpose,
 		"Concat":             concat,
 		"Split":              split,
+		"Gather":             gather,
+		"Pad":                pad,
+		"Expand":             expand,
+		"Pow":                momentOnly,
+		"Sqrt":               momentOnly,
 		"Slice":              slice,
 		"Softmax":            softmax,
 		"LogSoftmax":         softmax,
 	}
 }
 
-func (c *call) view() (*view, error) {
+// view returns input 0, which must be an activation whose pixels may be computed
+// each by itself.
+func (c *call) view() (*view, error) { return c.activation(c.in[0]) }
+
+// activation returns an activation of which a function of each pixel by itself
+// may be computed: one whose grid is the node's, at most in another order.
+func (m *importer) activation(x *value) (*view, error) {
+	switch {
+	case x == nil || x.view == nil:
+		return nil, errors.New("a constant where an activation is expected")
+	case x.view.part != nil:
+		return nil, errors.New(x.view.part.want())
+	case !x.view.permutes():
+		return m.whole(x.view)
+	}
+	return x.view, nil
+}
+
+// seen returns input 0, which only a view is made of.
+func (c *call) seen() (*view, error) {
 	if c.in[0].view == nil {
 		return nil, errors.New("a constant where an activation is expected")
 	}
@@ -107,7 +132,13 @@ func (c *call) result(n *nn.Node) []*value { return []*value{{view: image(n, c.b
 
 // pointwise is a view of another node ordered as v is.
 func pointwise(v *view, n *nn.Node) []*value {
-	return []*value{{view: &view{node: n, dims: v.dims}}}
+	r := v.as(v.dims)
+	r.node = n
+	return []*value{{view: r}}
+}
+
+func momentOnly(c *call) ([]*value, error) {
+	return nil, errors.New("of activations this operator is supported within a layer norm only")
 }
 
 func castActivation(c *call) ([]*value, error) {
@@ -122,7 +153,60 @@ func (c *call) affine(v *view, scale, shift []float32) ([]*value, error) {
 	if err := c.account(v.node.Shape()); err != nil {
 		return nil, err
 	}
-	return pointwise(v, c.graph.Affine(v.node, scale, shift)), nil
+	if n, ok := c.norms[v.node]; ok {
+		// The weight or the bias of a layer norm that is written in steps.
+		n = norm{n.of, slices.Clone(n.weight), slices.Clone(n.bias), n.eps}
+		for i := range n.weight {
+			n.weight[i] *= scale[i]
+			n.bias[i] = n.bias[i]*scale[i] + shift[i]
+		}
+		y := c.graph.LayerNorm(n.of, n.weight, n.bias, n.eps)
+		c.norms[y], c.bypassed[v.node] = n, true
+		return pointwise(v, y), nil
+	}
+	if !slices.ContainsFunc(shift, func(x float32) bool { return x != 0 }) && uniform(scale) {
+		return c.multiple(v, float64(scale[0]))
+	}
+	y := c.graph.Affine(v.node, scale, shift)
+	if l, ok := c.linears[v.node]; ok && l.bias == nil && uniform(scale) && scale[0] == 1 {
+		// A linear layer that the exporter has written as a product and a sum.
+		l.bias = shift
+		c.linears[y] = l
+	}
+	if of, ok := c.erfs[v.node]; ok && uniform(scale) && uniform(shift) && scale[0] == shift[0] {
+		c.gates[y] = multiple{of, float64(scale[0])}
+	}
+	return pointwise(v, y), nil
+}
+
+func uniform(v []float32) bool {
+	return !slices.ContainsFunc(v, func(x float32) bool { return x != v[0] })
+}
+
+// multiple is factor*x; a multiple of a multiple is one.
+func (c *call) multiple(v *view, factor float64) ([]*value, error) {
+	of := multiple{v.node, factor}
+	if m, ok := c.multiples[v.node]; ok {
+		of = multiple{m.node, m.factor * factor}
+		c.bypassed[v.node] = true
+	}
+	if of.factor == 1 {
+		r := pointwise(v, of.node)
+		if of.node != v.node {
+			r[0].shared = !c.private[of.node]
+			for i, x := range c.in {
+				r[0].shared = r[0].shared || (x.view != nil && c.uses[c.inputs[i]] > 1)
+			}
+		}
+		return r, nil
+	}
+	channels := v.node.Shape().C
+	y := c.graph.Affine(of.node, fill(channels, float32(of.factor)), make([]float32, channels))
+	c.multiples[y] = of
+	if gate, ok := c.gates[v.node]; ok {
+		c.gates[y] = multiple{gate.node, gate.factor * factor}
+	}
+	return pointwise(v, y), nil
 }
 
 func fill(n int, v float32) []float32 {
@@ -214,6 +298,44 @@ func function(f nn.Function) func(*call) ([]*value, error) {
 	}
 }
 
+// erf is the error function, perhaps within a GELU.
+func erf(c *call) ([]*value, error) {
+	r, err := function(nn.Erf)(c)
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := c.multiples[c.in[0].view.node]; ok && math.Abs(m.factor*math.Sqrt2-1) < 1e-6 {
+		c.erfs[r[0].view.node] = m.node
+	}
+	return r, nil
+}
+
+// gelu2 is x * a(1 + erf(x/sqrt 2)), if that is what two factors are.
+func (c *call) gelu2(v, w *view) ([]*value, bool, error) {
+	if !same(v, w) {
+		return nil, false, nil
+	}
+	for range 2 {
+		if gate, ok := c.gates[w.node]; ok {
+			factor := 2 * gate.factor
+			if m, ok := c.multiples[v.node]; ok && m.node == gate.node {
+				factor *= m.factor
+			} else if v.node != gate.node {
+				return nil, false, nil
+			}
+			if err := c.account(v.node.Shape()); err != nil {
+				return nil, false, err
+			}
+			y := c.graph.Apply(nn.GELU, gate.node)
+			c.private[y] = true
+			r, err := c.multiple(pointwise(v, y)[0].view, factor)
+			return r, true, err
+		}
+		v, w = w, v
+	}
+	return nil, false, nil
+}
+
 func hardSigmoid(c *call) ([]*value, error) {
 	alpha, beta := c.float("alpha", 0.2), c.float("beta", 0.5)
 	if math.Abs(float64(alpha)-1./6) > 1e-6 || beta != 0.5 {
@@ -273,16 +395,29 @@ func (c *call) operands() (v, w *view, t *tensor, swapped bool, err error) {
 		return nil, nil, nil, false, errors.New("want two inputs")
 	}
 	a, b := c.in[0], c.in[1]
-	switch {
-	case a.view != nil && b.view != nil:
-		return a.view, b.view, nil, false, nil
-	case a.view != nil:
-		return a.view, nil, b.konst, false, nil
+	if a.view != nil && b.view != nil {
+		if v, err = c.activation(a); err == nil {
+			w, err = c.activation(b)
+		}
+		return v, w, nil, false, err
 	}
-	return b.view, nil, a.konst, true, nil
+	t = b.konst
+	if swapped = a.view == nil; swapped {
+		a, t = b, a.konst
+	}
+	if v, err = c.activation(a); err != nil {
+		return nil, nil, nil, false, err
+	}
+	if extra := len(t.shape) - len(v.dims); extra > 0 {
+		v = v.as(append(make([][]atom, extra), v.dims...))
+	}
+	return v, nil, t, swapped, nil
 }
 
 func sum(c *call) ([]*value, error) {
+	if s := c.scores(); s != nil {
+		return s.biased(c.scored())
+	}
 	v, w, t, _, err := c.operands()
 	if err != nil {
 		return nil, err
@@ -290,18 +425,61 @@ func sum(c *call) ([]*value, error) {
 	if t == nil {
 		return c.add(v, w)
 	}
-	shift, err := v.perChannel(t)
+	shift, table, err := v.constant(t)
 	if err != nil {
 		return nil, err
 	}
-	if l, ok := c.linears[v.node]; ok && l.bias == nil {
-		// A linear layer that the exporter has written as a product and a sum.
-		l.bias = shift
-		y := c.graph.Linear(l.in, l.weight, l.bias)
-		c.linears[y] = l
-		return pointwise(v, y), nil
+	if table != nil {
+		return c.tabled(v, table)
 	}
 	return c.affine(v, fill(len(shift), 1), shift)
+}
+
+// tabled adds a constant for each pixel and channel.
+func (c *call) tabled(v *view, table []float32) ([]*value, error) {
+	v, err := c.whole(v)
+	if err != nil {
+		return nil, err
+	}
+	s := v.node.Shape()
+	if err := c.account(s); err != nil {
+		return nil, err
+	}
+	from, ok := c.tables[v.node]
+	if ok {
+		// To pixels that have a constant already.
+		c.bypassed[v.node] = true
+		for i, x := range from.table {
+			table[i] += x
+		}
+	} else {
+		from = tokens{of: v.node, index: make([]int, s.H*s.W)}
+		for i := range from.index {
+			from.index[i] = i
+		}
+	}
+	return pointwise(v, c.graph.Pixels(from.of, s.H, s.W, from.index, table)), nil
+}
+
+// scores returns what one of two operands is if it is scores.
+func (c *call) scores() *scores {
+	for _, x := range c.in {
+		if s := scoresOf(x); s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+// scored returns the view of the scores and the constant beside, nil if there is none.
+func (c *call) scored() (*view, *tensor) {
+	if len(c.in) != 2 || c.in[0] == nil || c.in[1] == nil {
+		return nil, nil
+	}
+	if scoresOf(c.in[0]) != nil {
+		return c.in[0].view, c.konst[1]
+	}
+	return c.in[1].view, c.konst[0]
 }
 
 func (c *call) add(v, w *view) ([]*value, error) {
@@ -324,6 +502,13 @@ func (c *call) alike(v, w *view) (*view, *view, error) {
 	if same(v, w) {
 		return v, w, nil
 	}
+	v, err := c.whole(v)
+	if err != nil {
+		return nil, nil, err
+	}
+	if w, err = c.whole(w); err != nil || same(v, w) {
+		return v, w, err
+	}
 	x, err := c.nchw(v)
 	if err != nil {
 		return nil, nil, err
@@ -341,6 +526,9 @@ func (c *call) alike(v, w *view) (*view, *view, error) {
 }
 
 func difference(c *call) ([]*value, error) {
+	if s := c.scores(); s != nil {
+		return nil, errors.New(s.want())
+	}
 	v, w, t, swapped, err := c.operands()
 	if err != nil {
 		return nil, err
@@ -376,6 +564,10 @@ func negative(c *call) ([]*value, error) {
 }
 
 func product(c *call) ([]*value, error) {
+	if s := c.scores(); s != nil {
+		v, t := c.scored()
+		return s.scaled(v, t, false)
+	}
 	v, w, t, _, err := c.operands()
 	if err != nil {
 		return nil, err
@@ -386,6 +578,9 @@ func product(c *call) ([]*value, error) {
 			return nil, err
 		}
 		return c.affine(v, scale, make([]float32, len(scale)))
+	}
+	if r, ok, err := c.gelu2(v, w); ok || err != nil {
+		return r, err
 	}
 	if v, w, err = c.alike(v, w); err != nil {
 		return nil, err
@@ -404,6 +599,13 @@ func product(c *call) ([]*value, error) {
 }
 
 func quotient(c *call) ([]*value, error) {
+	if s := c.scores(); s != nil {
+		v, t := c.scored()
+		if v != c.in[0].view {
+			t = nil
+		}
+		return s.scaled(v, t, true)
+	}
 	v, _, t, swapped, err := c.operands()
 	if err != nil {
 		return nil, err
@@ -448,6 +650,12 @@ func reduceMean(c *call) ([]*value, error) {
 	if axes == nil {
 		return nil, errors.New("a mean over all axes is not supported")
 	}
+	if len(axes) == 1 && c.int("keepdims", 1) == 1 && strings.Contains(axesOf(v.dims[axes[0]]), "C") {
+		if v, err = c.plain(v, axes[0]); err != nil {
+			return nil, err
+		}
+		return (&moment{of: v, axis: axes[0]}).then(mean, 0)
+	}
 	s, pixels := v.node.Shape(), 1
 	for _, a := range axes {
 		for _, at := range v.dims[a] {
@@ -480,7 +688,7 @@ func reshape(c *call) ([]*value, error) {
 	if err := c.constants(); err != nil {
 		return nil, err
 	}
-	v, err := c.view()
+	v, err := c.seen()
 	if err != nil {
 		return nil, err
 	}
@@ -493,7 +701,7 @@ func reshape(c *call) ([]*value, error) {
 }
 
 func transpose(c *call) ([]*value, error) {
-	v, err := c.view()
+	v, err := c.seen()
 	if err != nil {
 		return nil, err
 	}
@@ -504,154 +712,23 @@ func transpose(c *call) ([]*value, error) {
 	return []*value{{view: v.transposed(perm)}}, nil
 }
 
-func concat(c *call) ([]*value, error) {
-	var nodes []*nn.Node
-	rank := 0
-	s := nn.Shape{}
-	for i, v := range c.in {
-		if v == nil || v.view == nil {
-			return nil, errors.New("a concatenation with a constant is not supported")
-		}
-		x, err := c.nchw(v.view)
-		if err != nil {
-			return nil, err
-		}
-		if i > 0 && (len(v.view.dims) != rank || x.Shape().H != s.H || x.Shape().W != s.W) {
-			return nil, fmt.Errorf("shapes %v and %v do not fit", c.in[0].view.shape(), v.view.shape())
-		}
-		rank = len(v.view.dims)
-		s = nn.Shape{C: s.C + x.Shape().C, H: x.Shape().H, W: x.Shape().W}
-		nodes = append(nodes, x)
-	}
-	if a, err := axis(c.int("axis", 0), rank); err != nil || a != 1 {
-		return nil, errors.New("a concatenation over another axis than the channels is not supported")
-	}
-	if err := c.account(s); err != nil {
-		return nil, err
-	}
-	r := c.result(c.graph.Concat(nodes...))
-	r[0].view.dims = r[0].view.dims[:rank]
-	return r, nil
-}
-
-// channelDim checks that dimension a of a view is the channels, and returns which
-// they are, in order.
-func (c *call) channelDim(a int) (*view, []int, error) {
-	v, err := c.view()
-	if err != nil {
-		return nil, nil, err
-	}
-	index, err := v.channels(a)
-	return v, index, err
-}
-
-func split(c *call) ([]*value, error) {
-	if err := c.constants(); err != nil {
-		return nil, err
-	}
-	v, err := c.view()
-	if err != nil {
-		return nil, err
-	}
-	a, err := axis(c.int("axis", 0), len(v.dims))
-	if err != nil {
-		return nil, err
-	}
-	_, index, err := c.channelDim(a)
-	if err != nil {
-		return nil, err
-	}
-	parts := c.ints("split")
-	if t := input(c.konst, 1); t != nil {
-		parts = t.ints
-	}
-	if parts == nil {
-		n := int(c.int("num_outputs", int64(len(c.outputs))))
-		if n < 1 || n > len(index) || n != len(c.outputs) {
-			return nil, fmt.Errorf("%d channels in %d parts", len(index), n)
-		}
-		each := (len(index) + n - 1) / n
-		for rest := len(index); rest > 0; rest -= each {
-			parts = append(parts, int64(min(each, rest)))
-		}
-	}
-	if len(parts) != len(c.outputs) {
-		return nil, fmt.Errorf("%d parts for %d outputs", len(parts), len(c.outputs))
-	}
-	var r []*value
-	for _, n := range parts {
-		if n < 1 || n > int64(len(index)) {
-			return nil, fmt.Errorf("parts %v of %d channels", parts, len(v.dims[a]))
-		}
-		w, err := c.selected(v, a, index[:n])
-		if err != nil {
-			return nil, err
-		}
-		r, index = append(r, &value{view: w}), index[n:]
-	}
-	return r, nil
-}
-
-// selected is the view of some of v's channels, which are its dimension a.
-func (c *call) selected(v *view, a int, index []int) (*view, error) {
-	s := v.node.Shape()
-	if err := c.account(nn.Shape{C: len(index), H: s.H, W: s.W}); err != nil {
-		return nil, err
-	}
-	return v.with(c.graph.Select(v.node, index), a), nil
-}
-
-func slice(c *call) ([]*value, error) {
-	if err := c.constants(); err != nil {
-		return nil, err
-	}
-	v, err := c.view()
-	if err != nil {
-		return nil, err
-	}
-	cuts, err := c.cuts(v.shape(), c.konst)
-	if err != nil {
-		return nil, err
-	}
-	for a, cut := range cuts {
-		if cut == nil || whole(cut, size(v.dims[a])) {
-			continue
-		}
-		index, err := v.channels(a)
-		if err != nil {
-			return nil, fmt.Errorf("a slice of another axis than the channels is not supported: %w", err)
-		}
-		if len(cut) == 0 {
-			return nil, errors.New("a slice of nothing")
-		}
-		taken := make([]int, len(cut))
-		for i, k := range cut {
-			taken[i] = index[k]
-		}
-		if v, err = c.selected(v, a, taken); err != nil {
-			return nil, err
-		}
-	}
-	return []*value{{view: v}}, nil
-}
-
-func whole(cut []int64, n int) bool {
-	for i, k := range cut {
-		if int64(i) != k {
-			return false
-		}
-	}
-	return len(cut) == n
-}
-
 // softmax is left out at the end of a network: detectors want logits.
 func softmax(c *call) ([]*value, error) {
-	v, err := c.view()
+	v, err := c.seen()
 	if err != nil {
 		return nil, err
 	}
 	a, err := axis(c.int("axis", -1), len(v.dims))
 	if err != nil {
+		return nil, err
+	}
+	if s := scoresOf(c.in[0]); s != nil && c.op == "Softmax" {
+		return s.weights(v, a)
+	}
+	if v.part != nil {
+		return nil, errors.New(v.part.want())
+	}
+	if v, err = c.whole(v); err != nil {
 		return nil, err
 	}
 	if s := v.node.Shape(); axesOf(v.dims[a]) != "C" || s.H != 1 || s.W != 1 {

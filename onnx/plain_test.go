@@ -3,6 +3,7 @@ package onnx
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // A plain float64 interpreter of ONNX models of one image, by the operators'
@@ -51,11 +52,11 @@ func (a *array) wide(index []int) float64 {
 	return a.data[i]
 }
 
-// bump is added to every place of one channel of one value, N, C, H, W.
+// bump is added to every place of one channel, along an axis, of one value.
 type bump struct {
-	value   string
-	channel int
-	by      float64
+	value         string
+	axis, channel int
+	by            float64
 }
 
 func interpret(p *modelProto, input *array, b bump) map[string]*array {
@@ -67,7 +68,7 @@ func interpret(p *modelProto, input *array, b bump) map[string]*array {
 		}
 		c := &array{a.shape, append([]float64{}, a.data...)}
 		each(a.shape, func(i int, at []int) {
-			if at[1] == b.channel {
+			if at[b.axis] == b.channel {
 				c.data[i] += b.by
 			}
 		})
@@ -259,12 +260,14 @@ func evaluate(n *node, in []*array) []*array {
 		})
 		return []*array{y}
 	case "MatMul":
-		last := len(x.shape) - 1
-		shape := append(append([]int{}, x.shape[:last]...), in[1].shape[1])
+		w, last := in[1], len(x.shape)-1
+		rows := len(w.shape) - 2
+		shape := append(append([]int{}, x.shape[:last]...), w.shape[rows+1])
 		y := newArray(shape...)
 		each(shape, func(i int, at []int) {
 			for k := range x.shape[last] {
-				y.data[i] += x.at(append(append([]int{}, at[:last]...), k)...) * in[1].at(k, at[last])
+				from := append(append([]int{}, at[:rows]...), k, at[last])
+				y.data[i] += x.at(append(append([]int{}, at[:last]...), k)...) * w.at(from...)
 			}
 		})
 		return []*array{y}
@@ -282,11 +285,29 @@ func evaluate(n *node, in []*array) []*array {
 	case "GlobalAveragePool":
 		return window([]int{1, x.shape[1], 1, 1}, []int64{int64(x.shape[2]), int64(x.shape[3])}, true)
 	case "ReduceMean":
-		y := window([]int{1, x.shape[1], 1, 1}, []int64{int64(x.shape[2]), int64(x.shape[3])}, true)
-		if n.int("keepdims", 1) == 0 {
-			y[0].shape = y[0].shape[:2]
+		shape, kept, pixels := append([]int{}, x.shape...), []int{}, 1
+		for d := range shape {
+			if slices.ContainsFunc(n.ints("axes"), func(a int64) bool { return (int(a)+len(shape))%len(shape) == d }) {
+				pixels *= shape[d]
+				shape[d] = 1
+			} else {
+				kept = append(kept, shape[d])
+			}
 		}
-		return y
+		y := newArray(shape...)
+		each(x.shape, func(i int, at []int) {
+			to := 0
+			for d, k := range at {
+				if to *= shape[d]; shape[d] > 1 {
+					to += k
+				}
+			}
+			y.data[to] += x.data[i] / float64(pixels)
+		})
+		if n.int("keepdims", 1) == 0 {
+			y.shape = kept
+		}
+		return []*array{y}
 	case "Flatten":
 		return []*array{{[]int{x.shape[0], len(x.data) / x.shape[0]}, x.data}}
 	case "Reshape":
@@ -342,36 +363,84 @@ func evaluate(n *node, in []*array) []*array {
 		return []*array{y}
 	case "Split":
 		var r []*array
-		first := 0
+		a, first := int(n.int("axis", 0)), 0
 		for _, size := range longs(in[1]) {
-			shape := append([]int{}, x.shape...)
-			shape[1] = int(size)
-			y := newArray(shape...)
-			each(shape, func(i int, at []int) {
-				from := append([]int{}, at...)
-				from[1] += first
-				y.data[i] = x.at(from...)
-			})
-			r, first = append(r, y), first+int(size)
+			var index []int
+			for k := range int(size) {
+				index = append(index, first+k)
+			}
+			r, first = append(r, x.chosen(a, index)), first+int(size)
 		}
 		return r
-	case "Slice": // of the second axis
-		start, end, step := longs(in[1])[0], longs(in[2])[0], longs(in[4])[0]
+	case "Slice":
+		for i, a := range longs(in[3]) {
+			step := int64(1)
+			if len(in) > 4 {
+				step = longs(in[4])[i]
+			}
+			var index []int
+			for k := longs(in[1])[i]; k < min(longs(in[2])[i], int64(x.shape[a])); k += step {
+				index = append(index, int(k))
+			}
+			x = x.chosen(int(a), index)
+		}
+		return []*array{x}
+	case "Gather":
+		a := int(n.int("axis", 0))
 		var index []int
-		for k := start; k < min(end, int64(x.shape[1])); k += step {
+		for _, k := range longs(in[1]) {
 			index = append(index, int(k))
 		}
+		y := x.chosen(a, index)
+		y.shape = slices.Concat(x.shape[:a], in[1].shape, x.shape[a+1:])
+		return []*array{y}
+	case "Pad":
 		shape := append([]int{}, x.shape...)
-		shape[1] = len(index)
+		before := longs(in[1])
+		for d := range shape {
+			shape[d] += int(before[d] + before[d+len(shape)])
+		}
 		y := newArray(shape...)
 		each(shape, func(i int, at []int) {
 			from := append([]int{}, at...)
-			from[1] = index[at[1]]
+			for d := range from {
+				if from[d] -= int(before[d]); from[d] < 0 || from[d] >= x.shape[d] {
+					return
+				}
+			}
 			y.data[i] = x.at(from...)
 		})
 		return []*array{y}
-	case "Softmax":
-		return unary(math.Exp) // up to a factor; only what stands in front is compared
+	case "Sqrt":
+		return unary(math.Sqrt)
+	case "Pow":
+		return binary(math.Pow)
+	case "Softmax": // over the last axis
+		y := newArray(x.shape...)
+		n := x.shape[len(x.shape)-1]
+		for p := 0; p < len(x.data); p += n {
+			sum := 0.0
+			for _, v := range x.data[p : p+n] {
+				sum += math.Exp(v)
+			}
+			for i, v := range x.data[p : p+n] {
+				y.data[p+i] = math.Exp(v) / sum
+			}
+		}
+		return []*array{y}
 	}
 	panic(fmt.Sprintf("the test's interpreter lacks %s", n.op))
+}
+
+// chosen is some positions of an axis.
+func (a *array) chosen(axis int, index []int) *array {
+	shape := append([]int{}, a.shape...)
+	shape[axis] = len(index)
+	y := newArray(shape...)
+	each(shape, func(i int, at []int) {
+		from := append([]int{}, at...)
+		from[axis] = index[at[axis]]
+		y.data[i] = a.at(from...)
+	})
+	return y
 }

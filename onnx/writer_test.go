@@ -111,6 +111,12 @@ func (t *testModel) longs(name string, data ...int64) string {
 	return name
 }
 
+// long is a single whole number.
+func (t *testModel) long(name string, v int64) string {
+	t.initializers = append(t.initializers, message(nil).number(2, typeInt64).text(8, name).number(7, v))
+	return name
+}
+
 func (t *testModel) bytes() []byte {
 	var g message
 	for _, n := range t.nodes {
