@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"nac/internal/atomicfile"
 	"nac/openood"
@@ -33,6 +32,22 @@ func prepareFolder(dir string) error {
 		}
 	}
 	return nil
+}
+
+// prepareFile finds a --report that cannot be written before hours of work.
+func prepareFile(path string) error {
+	if path == "" {
+		return nil
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("--report: %s is no file", path)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".nac-*.tmp")
+	if err != nil {
+		return fmt.Errorf("--report: %w", err)
+	}
+	f.Close()
+	return os.Remove(f.Name())
 }
 
 // writeFolder writes the scores of every image, the table, and last the report:
@@ -104,13 +119,13 @@ func writeOpenOOD(dir string, r, std *openood.Report) error {
 
 // openOODRows writes one detector's table in OpenOOD's form.
 func openOODRows(w *csv.Writer, r, std *openood.Report, method int, full bool) error {
-	var spread []group
+	var spread []openood.Group
 	accuracy, deviation := r.Accuracy.Test, 0.0
 	if full {
 		accuracy = r.Accuracy.FullSpectrum
 	}
 	if std != nil {
-		spread, deviation = groups(std), std.Accuracy.Test
+		spread, deviation = std.Groups(), std.Accuracy.Test
 		if full {
 			deviation = std.Accuracy.FullSpectrum
 		}
@@ -124,21 +139,21 @@ func openOODRows(w *csv.Writer, r, std *openood.Report, method int, full bool) e
 	if err := w.Write([]string{"", "FPR@95", "AUROC", "AUPR_IN", "AUPR_OUT", "ACC"}); err != nil {
 		return err
 	}
-	for i, g := range groups(r) {
-		if strings.HasPrefix(g.kind, "fsood ") != full {
+	for i, g := range r.Groups() {
+		if g.FullSpectrum != full {
 			continue
 		}
-		name := g.set
-		if name == "mean" {
-			name = strings.TrimPrefix(g.kind, "fsood ") + "ood"
+		name := g.Set
+		if g.IsMean() {
+			name = g.Kind + "ood"
 		}
 		row := []string{name}
 		for _, m := range measures {
 			dev := 0.0
 			if std != nil {
-				dev = m.of(spread[i].results[method])
+				dev = m.Of(spread[i].Results[method])
 			}
-			row = append(row, cell(m.of(g.results[method]), dev))
+			row = append(row, cell(m.Of(g.Results[method]), dev))
 		}
 		if err := w.Write(append(row, cell(accuracy, deviation))); err != nil {
 			return err
@@ -197,30 +212,30 @@ func scoreRows(w *csv.Writer, s *openood.SetScores) error {
 func tableRows(w *csv.Writer, r, std *openood.Report) error {
 	row := []string{"detector", "group", "set", "images"}
 	for _, m := range measures {
-		row = append(row, m.column)
+		row = append(row, m.Column)
 	}
-	var spread []group
+	var spread []openood.Group
 	if std != nil {
-		spread = groups(std)
+		spread = std.Groups()
 		for _, m := range measures {
-			row = append(row, m.column+"_std")
+			row = append(row, m.Column+"_std")
 		}
 	}
 	if err := w.Write(row); err != nil {
 		return err
 	}
 	for d, method := range r.Methods {
-		for i, g := range groups(r) {
-			row = append(row[:0], method.Key, g.kind, g.set, "")
-			if g.images > 0 {
-				row[3] = strconv.Itoa(g.images)
+		for i, g := range r.Groups() {
+			row = append(row[:0], method.Key, kind(g), g.Set, "")
+			if g.Images > 0 {
+				row[3] = strconv.Itoa(g.Images)
 			}
 			for _, m := range measures {
-				row = append(row, strconv.FormatFloat(100*m.of(g.results[d]), 'f', 4, 64))
+				row = append(row, strconv.FormatFloat(100*m.Of(g.Results[d]), 'f', 4, 64))
 			}
 			if std != nil {
 				for _, m := range measures {
-					row = append(row, strconv.FormatFloat(100*m.of(spread[i].results[d]), 'f', 4, 64))
+					row = append(row, strconv.FormatFloat(100*m.Of(spread[i].Results[d]), 'f', 4, 64))
 				}
 			}
 			if err := w.Write(row); err != nil {

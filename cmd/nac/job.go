@@ -15,6 +15,7 @@ import (
 	"nac/imageset"
 	"nac/internal/kernel"
 	"nac/openood"
+	"nac/report"
 )
 
 // jobFlags are the flags that bench and quickstart share.
@@ -25,7 +26,7 @@ type jobFlags struct {
 	kernel         string
 	images         int
 	seed           uint32
-	out            string
+	out, page      string
 	quiet          bool
 }
 
@@ -39,9 +40,11 @@ func (j *jobFlags) add(cmd *cobra.Command) {
 	f.IntVar(&j.images, "images", 0, "training images to fit on; 0 means the benchmark's number")
 	f.Uint32Var(&j.seed, "seed", 1, "seed for the choice of training images")
 	f.StringVar(&j.out, "out", "", "`folder` for table.csv, report.json and the scores of every image")
+	f.StringVar(&j.page, "report", "", "HTML `file` with tables and figures (default: report.html in --out)")
 	f.BoolVar(&j.quiet, "quiet", false, "no progress")
 	complete(cmd, "detectors", detector.Keys)
 	_ = cmd.MarkFlagDirname("out")
+	_ = cmd.MarkFlagFilename("report", "html")
 	_ = cmd.MarkFlagFilename("settings", "yaml", "yml")
 }
 
@@ -91,6 +94,7 @@ type job struct {
 	onError   imageset.OnError
 	runs      []trainingRun
 	notes     []string // to be printed with the results
+	classes   []string // names of labels, if they have any
 	model     func(checkpoint string) (*arch.Model, error)
 }
 
@@ -106,23 +110,34 @@ func (j *job) run(ctx context.Context, stdout, stderr io.Writer) error {
 			}
 		}
 	}
+	if err := prepareFile(j.page); err != nil {
+		return err
+	}
 	var reports []*openood.Report
+	var maps []report.Map // of the first run
 	for i, r := range j.runs {
 		if len(j.runs) > 1 && !j.quiet {
 			if err := printLines(stderr, fmt.Sprintf("run %d of %d: %s", i+1, len(j.runs), r.checkpoint)); err != nil {
 				return err
 			}
 		}
-		report, err := j.one(ctx, r.checkpoint, stderr)
+		result, covered, err := j.one(ctx, r.checkpoint, stderr)
 		if err != nil {
 			return err
 		}
 		if j.out != "" {
-			if err := writeFolder(ctx, filepath.Join(j.out, r.name), report); err != nil {
+			if err := writeFolder(ctx, filepath.Join(j.out, r.name), result); err != nil {
 				return err
 			}
 		}
-		reports = append(reports, report)
+		if reports = append(reports, result); i == 0 {
+			maps = covered
+		}
+	}
+	if page := j.pageFile(); page != "" {
+		if err := j.writePage(page, reports, maps); err != nil {
+			return err
+		}
 	}
 	if len(reports) == 1 {
 		if j.out != "" {
@@ -137,7 +152,12 @@ func (j *job) run(ctx context.Context, stdout, stderr io.Writer) error {
 		return err
 	}
 	if j.out != "" {
-		return printLines(stdout, "Written to "+j.out+": "+list(j.written())+".")
+		if err := printLines(stdout, "Written to "+j.out+": "+list(j.written())+"."); err != nil {
+			return err
+		}
+	}
+	if j.page != "" {
+		return printLines(stdout, "Report: "+j.page)
 	}
 	return nil
 }
@@ -150,6 +170,9 @@ func (j *job) written() []string {
 		for _, r := range j.runs {
 			files = append(files, r.name+"/")
 		}
+	}
+	if j.page == "" {
+		files = append(files, "report.html")
 	}
 	files = append(files, "ood/")
 	if j.benchmark.FullSpectrum {
@@ -175,52 +198,53 @@ func (j *job) summarize(stdout io.Writer, reports []*openood.Report) error {
 	return printSummary(stdout, j.runs, reports, mean, std)
 }
 
-// one runs the benchmark on one checkpoint.
-func (j *job) one(ctx context.Context, checkpoint string, stderr io.Writer) (*openood.Report, error) {
+// one runs the benchmark on one checkpoint and draws what NAC covers.
+func (j *job) one(ctx context.Context, checkpoint string, stderr io.Writer) (*openood.Report, []report.Map, error) {
 	methods, err := j.methods()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m, err := j.model(checkpoint)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	needs := needsOf(methods)
 	for _, l := range needs.Layers {
 		if _, err := m.Layer(l); err != nil {
-			return nil, usagef("--layers: %w", err)
+			return nil, nil, usagef("--layers: %w", err)
 		}
 	}
 	h, w := j.transform.Size()
 	if size := [3]int{3, h, w}; h > 0 && size != m.InputSize {
-		return nil, usagef("%s takes images of %dx%d, but benchmark %s has %dx%d", m.Name, m.InputSize[1], m.InputSize[2], j.benchmark.Name, h, w)
+		return nil, nil, usagef("%s takes images of %dx%d, but benchmark %s has %dx%d", m.Name, m.InputSize[1], m.InputSize[2], j.benchmark.Name, h, w)
 	}
 	data, err := openood.Open(ctx, j.benchmark, j.layout, imageset.LoadOptions{
 		Transform: j.transform, Height: m.InputSize[1], Width: m.InputSize[2],
 		BatchSize: j.batch, Workers: j.workers, OnError: j.onError,
 	}, j.images, j.seed)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := checkLabels(m, data); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	extract, err := m.NewExtractor(arch.Request{Layers: needs.Layers, Gradients: needs.Gradients, Kernel: j.kernel}, j.batch, j.workers)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var progress openood.Progress
 	if !j.quiet {
 		progress = newProgress(stderr)
 	}
-	report, err := openood.Run(ctx, data, openood.NetworkOf(m), extract, methods, progress)
+	result, err := openood.Run(ctx, data, openood.NetworkOf(m), extract, methods, progress)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	report.Benchmark, report.Network, report.Checkpoint = j.benchmark.Name, m.Name, checkpoint
-	report.Transform, report.Notes = describe(j.transform), j.notes
-	report.Kernel, report.Conventions = j.kernel, strings.Join(conventions, " ")
-	return report, nil
+	result.Benchmark, result.Network, result.Checkpoint = j.benchmark.Name, m.Name, checkpoint
+	result.Transform, result.Notes = describe(j.transform), j.notes
+	result.Kernel, result.Conventions = j.kernel, strings.Join(conventions, " ")
+	maps, err := mapsOf(methods)
+	return result, maps, err
 }
 
 func (j *job) methods() ([]openood.Method, error) {

@@ -48,7 +48,7 @@ never seen, bags and ankle boots; far-OOD are the digits of MNIST.
 			}
 			j := job{
 				jobFlags: &flags, benchmark: fashion, layout: openood.Layout{FS: files},
-				transform: t, runs: []trainingRun{{checkpoint: quickstart.Checkpoint}},
+				transform: t, classes: quickstart.ClassNames(), runs: []trainingRun{{checkpoint: quickstart.Checkpoint}},
 				model: func(string) (*arch.Model, error) {
 					sd, err := embeddedCheckpoint(files)
 					if err != nil {

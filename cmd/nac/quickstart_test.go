@@ -113,8 +113,8 @@ func compare(t *testing.T, what string, got, want metric.Result) {
 		t.Errorf("%s: FPR@95 %v, want %v", what, got.FPR95, want.FPR95)
 	}
 	for _, m := range measures[1:] {
-		if d := math.Abs(m.of(got) - m.of(want)); !(d < 5e-4) {
-			t.Errorf("%s: %s %v, want %v", what, m.name, m.of(got), m.of(want))
+		if d := math.Abs(m.Of(got) - m.Of(want)); !(d < 5e-4) {
+			t.Errorf("%s: %s %v, want %v", what, m.Name, m.Of(got), m.Of(want))
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
-	"nac/metric"
 	"nac/openood"
 )
 
@@ -45,54 +44,15 @@ func rightAligned(t table.Writer, columns ...int) {
 	t.SetColumnConfigs(c)
 }
 
-// group is one set, or a mean, with its result by each detector.
-type group struct {
-	kind, set string // kind is near or far, after "fsood" if full-spectrum
-	images    int    // 0 for a mean
-	results   []metric.Result
-}
+// measures are the columns of a table.
+var measures = openood.Measures()
 
-// groups turns a report, which is sorted by detector, round.
-func groups(r *openood.Report) []group {
-	var all []group
-	add := func(kind string, rows func(openood.MethodResult) []openood.Row, mean func(openood.MethodResult) *metric.Result) {
-		if len(r.Methods) == 0 || mean(r.Methods[0]) == nil {
-			return
-		}
-		for i, row := range rows(r.Methods[0]) {
-			g := group{kind: kind, set: row.Set, images: row.Images}
-			for _, m := range r.Methods {
-				g.results = append(g.results, rows(m)[i].Result)
-			}
-			all = append(all, g)
-		}
-		g := group{kind: kind, set: "mean"}
-		for _, m := range r.Methods {
-			g.results = append(g.results, *mean(m))
-		}
-		all = append(all, g)
+// kind names a group of sets in tables.
+func kind(g openood.Group) string {
+	if g.FullSpectrum {
+		return "fsood " + g.Kind
 	}
-	add("near", func(m openood.MethodResult) []openood.Row { return m.Near }, func(m openood.MethodResult) *metric.Result { return m.NearMean })
-	add("far", func(m openood.MethodResult) []openood.Row { return m.Far }, func(m openood.MethodResult) *metric.Result { return m.FarMean })
-	if len(r.Methods) > 0 && r.Methods[0].FullSpectrum != nil {
-		add("fsood near", func(m openood.MethodResult) []openood.Row { return m.FullSpectrum.Near },
-			func(m openood.MethodResult) *metric.Result { return m.FullSpectrum.NearMean })
-		add("fsood far", func(m openood.MethodResult) []openood.Row { return m.FullSpectrum.Far },
-			func(m openood.MethodResult) *metric.Result { return m.FullSpectrum.FarMean })
-	}
-	return all
-}
-
-// measures are the columns of a table; for FPR@95 lower is better.
-var measures = []struct {
-	name, column string
-	of           func(metric.Result) float64
-	lower        bool
-}{
-	{"FPR@95", "fpr95_percent", func(r metric.Result) float64 { return r.FPR95 }, true},
-	{"AUROC", "auroc_percent", func(r metric.Result) float64 { return r.AUROC }, false},
-	{"AUPR-In", "aupr_in_percent", func(r metric.Result) float64 { return r.AUPRIn }, false},
-	{"AUPR-Out", "aupr_out_percent", func(r metric.Result) float64 { return r.AUPROut }, false},
+	return g.Kind
 }
 
 // resultTable prints results; with std, which are their standard deviations over
@@ -100,32 +60,32 @@ var measures = []struct {
 func resultTable(r, std *openood.Report, bold bool) string {
 	header := []string{"set", "images", "detector"}
 	for _, m := range measures {
-		header = append(header, m.name)
+		header = append(header, m.Name)
 	}
 	t := newTable(header...)
 	rightAligned(t, 2, 4, 5, 6, 7)
-	var spread []group
+	var spread []openood.Group
 	if std != nil {
-		spread = groups(std)
+		spread = std.Groups()
 	}
-	for i, g := range groups(r) {
+	for i, g := range r.Groups() {
 		if i > 0 {
 			t.AppendSeparator()
 		}
-		for d, res := range g.results {
+		for d, res := range g.Results {
 			row := table.Row{"", "", r.Methods[d].Key}
 			if d == 0 {
-				row[0] = g.kind + " " + g.set
-				if g.images > 0 {
-					row[1] = thousands(g.images)
+				row[0] = kind(g) + " " + g.Set
+				if g.Images > 0 {
+					row[1] = thousands(g.Images)
 				}
 			}
 			for _, m := range measures {
-				cell := percent(m.of(res))
+				cell := percent(m.Of(res))
 				if spread != nil {
-					cell += " ± " + percent(m.of(spread[i].results[d]))
+					cell += " ± " + percent(m.Of(spread[i].Results[d]))
 				}
-				if bold && len(g.results) > 1 && best(g.results, m.of, m.lower) == m.of(res) {
+				if bold && len(g.Results) > 1 && m.Best(g.Results) == m.Of(res) {
 					cell = text.Bold.Sprint(cell)
 				}
 				row = append(row, cell)
@@ -134,18 +94,6 @@ func resultTable(r, std *openood.Report, bold bool) string {
 		}
 	}
 	return t.Render()
-}
-
-func best(results []metric.Result, of func(metric.Result) float64, lower bool) float64 {
-	b := of(results[0])
-	for _, r := range results[1:] {
-		if lower {
-			b = min(b, of(r))
-		} else {
-			b = max(b, of(r))
-		}
-	}
-	return b
 }
 
 // printReport writes everything that a run found out.
