@@ -28,10 +28,9 @@ type Point struct {
 // strip is one setting of one layer: the AUROCs of all combinations with it.
 type strip struct {
 	Name                    string
-	Low, Middle, High, Best float64 // fractions
-	X0, XM, X1              float64 // where they are drawn
-	Count                   int
-	Chosen                  bool
+	Low, Middle, High float64 // fractions
+	X0, XM, X1        float64 // where they are drawn
+	Chosen            bool
 }
 
 type layerStrips struct {
@@ -45,8 +44,7 @@ type landscapeView struct {
 	Best        Point
 	BestText    []string
 	Layers      []layerStrips
-	Ticks       []tick
-	Left, Right float64
+	Low, High   float64 // the ends of the strips
 }
 
 const stripLeft, stripWidth = 4, 292
@@ -70,9 +68,7 @@ func newLandscape(l *Landscape) (*landscapeView, error) {
 		low, high = low-5e-4, high+5e-4
 	}
 	x := func(a float64) float64 { return stripLeft + stripWidth*(a-low)/(high-low) }
-	for _, t := range niceTicks(100*low, 100*high, 4) {
-		v.Ticks = append(v.Ticks, tick{x(t / 100), fmt.Sprintf("%.5g", t)})
-	}
+	v.Low, v.High = low, high
 	for k, layer := range l.Layers {
 		of := map[string][]float64{}
 		var names []string
@@ -86,7 +82,7 @@ func newLandscape(l *Landscape) (*landscapeView, error) {
 		strips := layerStrips{Layer: layer}
 		for _, name := range names {
 			a := slices.Sorted(slices.Values(of[name]))
-			s := strip{Name: name, Low: a[0], Middle: a[len(a)/2], High: a[len(a)-1], Count: len(a), Chosen: name == v.Best.Choices[k]}
+			s := strip{Name: name, Low: a[0], Middle: a[len(a)/2], High: a[len(a)-1], Chosen: name == v.Best.Choices[k]}
 			s.X0, s.XM, s.X1 = x(s.Low), x(s.Middle), x(s.High)
 			strips.Strips = append(strips.Strips, s)
 		}

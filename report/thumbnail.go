@@ -31,6 +31,7 @@ type confusing struct {
 type thumbnail struct {
 	Source        template.URL
 	Width, Height int
+	Tiny          bool // to be shown larger, pixel by pixel
 	Name, Path    string
 	Prediction    string
 	Score         float64
@@ -119,6 +120,7 @@ func (t *thumbnail) draw(img *imageset.Image) error {
 		t.Source = dataLink("image/jpeg", b.Bytes())
 		return nil
 	}
+	t.Tiny = true
 	var small image.Image = full
 	if grey := asGrey(full); grey != nil {
 		small = grey

@@ -325,17 +325,20 @@ func (v *view) chooseSeries() {
 			mean[m.Key] += row.Result.AUROC
 		}
 	}
-	if len(keys) > curves {
-		rank := func(key string) float64 {
-			switch key {
-			case v.Main:
-				return math.Inf(1)
-			case "msp":
-				return math.MaxFloat64
-			}
-			return mean[key]
+	few := len(keys) <= curves
+	rank := func(key string) float64 {
+		switch {
+		case key == v.Main:
+			return math.Inf(1)
+		case few:
+			return 0 // as they are
+		case key == "msp":
+			return math.MaxFloat64
 		}
-		slices.SortStableFunc(keys, func(a, b string) int { return cmp.Compare(rank(b), rank(a)) })
+		return mean[key]
+	}
+	slices.SortStableFunc(keys, func(a, b string) int { return cmp.Compare(rank(b), rank(a)) })
+	if !few {
 		v.Others = len(keys) - curves
 		keys = keys[:curves]
 	}
