@@ -27,7 +27,7 @@ type Point struct {
 
 // strip is one setting of one layer: the AUROCs of all combinations with it.
 type strip struct {
-	Name                    string
+	Name              string
 	Low, Middle, High float64 // fractions
 	X0, XM, X1        float64 // where they are drawn
 	Chosen            bool
@@ -40,11 +40,11 @@ type layerStrips struct {
 
 // landscapeView is a Landscape made ready to be drawn.
 type landscapeView struct {
-	Count       int
-	Best        Point
-	BestText    []string
-	Layers      []layerStrips
-	Low, High   float64 // the ends of the strips
+	Count     int
+	Best      Point
+	BestText  []string
+	Layers    []layerStrips
+	Low, High float64 // the ends of the strips
 }
 
 const stripLeft, stripWidth = 4, 292
