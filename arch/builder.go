@@ -22,6 +22,11 @@ type builder struct {
 	logits, feature *nn.Node
 	head            Head
 	foreign         []string // constants that have other values
+
+	// dropout is the rate at which training drops values of the feature.
+	dropout float64
+	// fresh makes tensors for a new network; nil when there is a checkpoint.
+	fresh *initializer
 }
 
 func newBuilder(sd *weights.StateDict) *builder {
@@ -39,7 +44,12 @@ func (b *builder) tensor(name string, shape ...int) []float32 {
 	for _, d := range shape {
 		n *= d
 	}
-	return make([]float32, n)
+	v := make([]float32, n)
+	if b.fresh != nil {
+		b.fresh.fill(b.sd, name, shape, v)
+		b.sd.Set(name, weights.Tensor{Shape: shape, Data: v})
+	}
+	return v
 }
 
 // constant is a tensor that follows from the architecture. A checkpoint need not
@@ -59,6 +69,18 @@ func (b *builder) constant(name string, want []float32, shape ...int) {
 func (b *builder) image(c, h, w int) *nn.Node {
 	b.input = nn.Shape{C: c, H: h, W: w}
 	return b.graph.Input(b.input)
+}
+
+// channels is the number of channels of images: what the named first convolution
+// reads, or the given number where there is no checkpoint that says so.
+func (b *builder) channels(first string, usual int) int {
+	if t, ok := b.sd.Lookup(first); ok && len(t.Shape) == 4 && t.Shape[1] > 0 {
+		return t.Shape[1]
+	}
+	if b.fresh != nil && b.fresh.channels > 0 {
+		return b.fresh.channels
+	}
+	return usual
 }
 
 // conv is a convolution without bias.
@@ -109,11 +131,17 @@ func (b *builder) layer(name string, x *nn.Node) {
 // classifier is the last linear layer; as many classes as the checkpoint has.
 func (b *builder) classifier(name string, x *nn.Node) {
 	classes, features := 1, x.Shape().C
+	if b.fresh != nil {
+		classes = b.fresh.classes
+	}
 	if t, ok := b.sd.Lookup(name + ".weight"); ok && len(t.Shape) == 2 {
 		classes = t.Shape[0]
 	}
 	b.head = Head{Weight: b.tensor(name+".weight", classes, features), Bias: b.tensor(name+".bias", classes)}
 	b.feature = x
+	if b.dropout > 0 {
+		x = b.graph.Dropout(x, b.dropout)
+	}
 	b.logits = b.graph.Linear(x, b.head.Weight, b.head.Bias)
 	b.layer(name, b.logits)
 }

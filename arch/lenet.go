@@ -13,10 +13,7 @@ import "nac/nn"
 //	fc      K
 func leNet(b *builder) {
 	g := b.graph
-	channels := 3
-	if t, ok := b.sd.Lookup("block1.0.weight"); ok && len(t.Shape) == 4 && t.Shape[1] == 1 {
-		channels = 1
-	}
+	channels := b.channels("block1.0.weight", 3)
 	conv := func(name string, x *nn.Node, out, pad int) *nn.Node {
 		k := nn.ConvShape{Size: 5, Stride: 1, Pad: pad}
 		return g.ReLU(g.Conv(x, b.tensor(name+".weight", out, x.Shape().C, 5, 5), b.tensor(name+".bias", out), k))

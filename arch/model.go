@@ -100,6 +100,7 @@ var families = []family{
 	{"densenet201", "DenseNet-201 of torchvision", imageNetDenseNet(32, 64, 6, 12, 48, 32)},
 	{"densenet161", "DenseNet-161 of torchvision", imageNetDenseNet(48, 96, 6, 12, 36, 24)},
 	{"lenet", "LeNet-5 with ReLUs for 28x28 images, as OpenOOD trains it on MNIST", leNet},
+	{"mnist_cnn", "DomainBed's network for MNIST: four convolutions with group norms, 28x28 images", mnistCNN},
 	{"mobilenet_v2", "MobileNetV2 of torchvision", mobileNetV2(false)},
 	{"mobilenet_v2_same", "the same with TensorFlow's SAME padding, for checkpoints trained there", mobileNetV2(true)},
 	{"convnext_tiny", "ConvNeXt-T of torchvision", convNeXt([4]int{96, 192, 384, 768}, [4]int{3, 3, 9, 3})},
@@ -139,15 +140,23 @@ func About(name string) string {
 // unexpected, wrongly shaped or not finite is an error that lists all such
 // tensors.
 func Load(name string, sd *weights.StateDict) (*Model, error) {
+	b, err := build(name, newBuilder(sd))
+	if err != nil {
+		return nil, err
+	}
+	m, err := b.model(name)
+	if err != nil {
+		return nil, fmt.Errorf("arch: %s: %w", name, err)
+	}
+	return m, nil
+}
+
+// build has the named family build.
+func build(name string, b *builder) (*builder, error) {
 	for _, f := range families {
 		if f.name == name {
-			b := newBuilder(sd)
 			f.build(b)
-			m, err := b.model(name)
-			if err != nil {
-				return nil, fmt.Errorf("arch: %s: %w", name, err)
-			}
-			return m, nil
+			return b, nil
 		}
 	}
 	return nil, fmt.Errorf("arch: no architecture %q; known are %s", name, strings.Join(Names(), ", "))

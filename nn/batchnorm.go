@@ -76,6 +76,7 @@ func (c *trainCompiler) norm(s *stage, p *normSource) {
 		}
 		return float64(p.bias[i])
 	}
+	momentum := c.train.momentum
 	batch := p.mean != nil && !c.options.FrozenNorm
 	if batch {
 		sums := newSumsJob(c.kernel, x.act, x.act, nil, nil)
@@ -85,17 +86,14 @@ func (c *trainCompiler) norm(s *stage, p *normSource) {
 			for i := range centre {
 				sum, square := sums.total(i)
 				centre[i] = float64(pivot[i]) + sum/m
-				variance := max(square/m-sum/m*(sum/m), 0)
-				if math.IsNaN(square) {
-					variance = math.NaN() // max would be NaN too, but say so
-				}
+				variance := max(square/m-sum/m*(sum/m), 0) // NaN if either is
 				inverse[i] = 1 / math.Sqrt(variance+p.eps)
 				unbiased := variance
 				if m > 1 {
 					unbiased *= m / (m - 1)
 				}
 				blend := func(v *float32, with float64) {
-					*v = float32((1-c.options.Momentum)*float64(*v) + c.options.Momentum*with)
+					*v = float32((1-*momentum)*float64(*v) + *momentum*with)
 				}
 				blend(&p.mean[i], centre[i])
 				blend(&p.variance[i], unbiased)

@@ -48,6 +48,7 @@ type Training struct {
 	outputs    []*output
 	inputGrad  []float32
 	dropout    *dropoutSeed
+	momentum   *float64
 
 	ws      workspace
 	workers []*scratch
@@ -100,7 +101,7 @@ func CompileTraining(g *Graph, outputs []*Node, o TrainOptions) (*Training, erro
 			training: true,
 		},
 		options: o,
-		train:   &Training{maxBatch: o.MaxBatch, dropout: &dropoutSeed{}},
+		train:   &Training{maxBatch: o.MaxBatch, dropout: &dropoutSeed{}, momentum: &o.Momentum},
 		owner:   map[*float32]*Parameter{},
 	}
 	if err := c.compile(outputs); err != nil {
@@ -313,6 +314,10 @@ func (t *Training) Bytes() int64 {
 // Parameters are the tensors that training changes, from the outputs to the
 // image. The list is the training's own.
 func (t *Training) Parameters() []*Parameter { return t.parameters }
+
+// SetMomentum changes the weight of a batch in the running statistics; see
+// TrainOptions. A weight of 1/i at the i-th batch makes them plain means.
+func (t *Training) SetMomentum(momentum float64) { *t.momentum = momentum }
 
 // Forward runs n images, float32 NCHW, in train mode. seed decides which values
 // dropout drops.

@@ -1,13 +1,13 @@
-"""Gradients of small networks in PyTorch's train mode, in float64: nn/testdata/training.safetensors.
+"""Numbers of PyTorch and torchvision that tests compare with. Run it from the repository's root.
 
-usage: golden.py [OUT]
+nn/testdata/training.safetensors: gradients of small networks in train mode, in float64.
+train/testdata/pytorch.safetensors: steps of optimizers, losses, changes of colour.
 
 Parameters and images are filled by the rule of fill below, as nn's tests fill theirs. Each network's
 loss is the sum of its outputs times the fill named after them.
 """
 import json
 import struct
-import sys
 
 import numpy as np
 import torch
@@ -119,7 +119,24 @@ class Transformer(nn.Module):
         return self.fc(x[:, 0])
 
 
-def main():
+def write(path, tensors):
+    names = {"float32": "F32", "uint8": "U8"}
+    header, data = {}, b""
+    for name, t in sorted(tensors.items()):
+        raw = np.ascontiguousarray(t).tobytes()
+        header[name] = {"dtype": names[str(t.dtype)], "shape": list(t.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def single(t):
+    return t.detach().float().contiguous().numpy()
+
+
+def gradients():
     out = {}
     for net in (Residual(), Grouped(), Perceptron(), Transformer()):
         kind = type(net).__name__.lower()
@@ -134,22 +151,72 @@ def main():
         x = torch.from_numpy(fill(f"{kind}.input", (6,) + net.image)).double().requires_grad_()
         y = net(x)
         (y * torch.from_numpy(fill(f"{kind}.output", y.shape)).double()).sum().backward()
-        out[f"{kind}.value"] = y
-        out[f"{kind}.input.grad"] = x.grad
+        out[f"{kind}.value"] = single(y)
+        out[f"{kind}.input.grad"] = single(x.grad)
         for name, p in net.named_parameters():
-            out[f"{kind}.{name}.grad"] = p.grad
+            out[f"{kind}.{name}.grad"] = single(p.grad)
         for name, b in net.named_buffers():
             if "running" in name:
-                out[f"{kind}.{name}"] = b
-    header, data = {}, b""
-    for name, t in sorted(out.items()):
-        raw = t.detach().float().contiguous().numpy().tobytes()
-        header[name] = {"dtype": "F32", "shape": list(t.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(sys.argv[1] if len(sys.argv) > 1 else "nn/testdata/training.safetensors", "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text + data)
+                out[f"{kind}.{name}"] = single(b)
+    return out
 
 
-main()
+def steps():
+    """Five steps of each optimizer on the fills named grad.0, grad.1, ..., learning rates 0.1, 0.05, ..."""
+    out = {}
+    for name, make in {
+        "sgd": lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.01),
+        "momentum": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01),
+        "nesterov": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+        "adam": lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.01),
+        "adamw": lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.01),
+    }.items():
+        p = nn.Parameter(torch.from_numpy(fill("value", (17,))))
+        optimizer = make([p])
+        for step in range(5):
+            optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
+            p.grad = torch.from_numpy(fill(f"grad.{step}", (17,)))
+            optimizer.step()
+        out[f"optimizer.{name}"] = single(p)
+    return out
+
+
+def losses():
+    out = {}
+    labels = torch.tensor([1, 0, 3, 2, 3])
+    for name, options in {
+        "plain": {}, "smooth": {"label_smoothing": 0.1}, "weighted": {"weight": torch.tensor([0.5, 2.0, 1.0, 0.25]).double()},
+        "both": {"label_smoothing": 0.2, "weight": torch.tensor([0.5, 2.0, 1.0, 0.25]).double()},
+    }.items():
+        z = (4 * torch.from_numpy(fill("logits", (5, 4))).double()).requires_grad_()
+        loss = F.cross_entropy(z, labels, **options)
+        loss.backward()
+        out[f"loss.{name}"], out[f"loss.{name}.grad"] = single(loss.reshape(1)), single(z.grad)
+    z = (4 * torch.from_numpy(fill("logits", (9,))).double()).requires_grad_()
+    t = torch.from_numpy(fill("targets", (9,), 0, 1)).double()
+    loss = F.binary_cross_entropy_with_logits(z, t)
+    loss.backward()
+    out["loss.binary"], out["loss.binary.grad"] = single(loss.reshape(1)), single(z.grad)
+    return out
+
+
+def colours():
+    """torchvision's changes of colour, on Pillow images."""
+    import torchvision.transforms.functional as V
+    from PIL import Image
+    pixels = np.random.RandomState(0).randint(0, 256, (9, 11, 3)).astype(np.uint8)
+    pixels[0, :4] = pixels[0, :4, :1]
+    pixels[1, :3] = [[255, 0, 0], [0, 0, 0], [255, 255, 255]]
+    image, out = Image.fromarray(pixels), {"colour.image": pixels}
+    for f in (0.7, 1.0, 1.3):
+        out[f"colour.brightness.{f}"] = np.array(V.adjust_brightness(image, f))
+        out[f"colour.contrast.{f}"] = np.array(V.adjust_contrast(image, f))
+        out[f"colour.saturation.{f}"] = np.array(V.adjust_saturation(image, f))
+    for f in (-0.3, 0.1, 0.5):
+        out[f"colour.hue.{f}"] = np.array(V.adjust_hue(image, f))
+    out["colour.grey"] = np.array(V.to_grayscale(image, 3))
+    return out
+
+
+write("nn/testdata/training.safetensors", gradients())
+write("train/testdata/pytorch.safetensors", {**steps(), **losses(), **colours()})
