@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -140,6 +141,30 @@ func TestExternalData(t *testing.T) {
 	}
 	if _, err := Decode("m.onnx", external("w.data", "8")); err == nil {
 		t.Error("a model in memory reads files")
+	}
+}
+
+// TestExternalDataOver4GB has weights behind the range of 32 bits, in a file that
+// is mostly a hole.
+func TestExternalDataOver4GB(t *testing.T) {
+	const offset = 5 << 30
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "w.data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	raw := floatTensor("", []float32{1, 2, 3, 4, 5, 6})
+	if _, err := f.WriteAt(raw[len(raw)-24:], offset); err != nil {
+		t.Skipf("no file of 5 GB with a hole can be made here: %v", err)
+	}
+	path := filepath.Join(dir, "m.onnx")
+	if err := os.WriteFile(path, external("w.data", strconv.Itoa(offset)), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Load(path)
+	if err != nil || len(m.Head().Weight) != 6 || m.Head().Weight[5] != 6 {
+		t.Errorf("%v, %v", m, err)
 	}
 }
 

@@ -341,13 +341,15 @@ func TestAgainstPlain(t *testing.T) {
 					want := make([]float64, channels)
 					each(z.shape, func(k int, index []int) { want[index[axis]] += z.data[k] })
 					near(t, name+" state", got.States[l].Z[i*channels:][:channels], want, 1e-5)
-					for k := range want {
+					var gradient []float32
+					want = want[:0]
+					for k := i; k < channels; k += 1 + channels/12 { // some of many
 						const h = 1e-6
 						up := loss(interpret(p, input, bump{name, axis, k, h})[output].data)
 						down := loss(interpret(p, input, bump{name, axis, k, -h})[output].data)
-						want[k] = (up - down) / (2 * h)
+						want, gradient = append(want, (up-down)/(2*h)), append(gradient, got.States[l].G[i*channels+k])
 					}
-					near(t, name+" gradient", got.States[l].G[i*channels:][:channels], want, 1e-4)
+					near(t, name+" gradient", gradient, want, 1e-4)
 				}
 			}
 		})

@@ -81,20 +81,15 @@ func (p *tensorProto) decode(dir string) (*tensor, error) {
 		n *= d
 		t.shape = append(t.shape, int(d))
 	}
-	raw := p.raw
-	hasRaw := p.hasRaw
-	if p.external != nil {
-		var err error
-		if raw, err = p.readExternal(dir, n*int64(size)); err != nil {
-			return nil, err
+	if p.external != nil || p.hasRaw {
+		if p.external == nil && int64(len(p.raw)) != n*int64(size) {
+			return nil, fmt.Errorf("%d bytes for shape %v of %d bytes an element", len(p.raw), p.dims, size)
 		}
-		hasRaw = true
-	}
-	if hasRaw {
-		if int64(len(raw)) != n*int64(size) {
-			return nil, fmt.Errorf("%d bytes for shape %v of %d bytes an element", len(raw), p.dims, size)
+		if p.external != nil {
+			return t, p.readExternal(dir, t, int(n), size)
 		}
-		t.fromRaw(raw, p.dataType, int(n), size)
+		t.reserve(p.dataType, int(n))
+		t.convert(0, p.raw, p.dataType, size)
 		return t, nil
 	}
 	count := len(p.ints)
@@ -141,51 +136,66 @@ func halfOf(v uint16, dataType int64) float32 {
 	return math.Float32frombits(sign | (exponent+112)<<23 | fraction<<13)
 }
 
-func (t *tensor) fromRaw(raw []byte, dataType int64, n, size int) {
-	little := binary.LittleEndian
+// reserve makes room for n elements.
+func (t *tensor) reserve(dataType int64, n int) {
 	if isFloatType(dataType) {
 		t.floats = make([]float32, n)
-		for i := range t.floats {
+	} else {
+		t.ints = make([]int64, n)
+	}
+}
+
+// convert sets the elements from the first on to those of raw.
+func (t *tensor) convert(first int, raw []byte, dataType int64, size int) {
+	little := binary.LittleEndian
+	if isFloatType(dataType) {
+		to := t.floats[first:][:len(raw)/size]
+		for i := range to {
 			b := raw[i*size:]
 			switch dataType {
 			case typeFloat:
-				t.floats[i] = math.Float32frombits(little.Uint32(b))
+				to[i] = math.Float32frombits(little.Uint32(b))
 			case typeDouble:
-				t.floats[i] = float32(math.Float64frombits(little.Uint64(b)))
+				to[i] = float32(math.Float64frombits(little.Uint64(b)))
 			default:
-				t.floats[i] = halfOf(little.Uint16(b), dataType)
+				to[i] = halfOf(little.Uint16(b), dataType)
 			}
 		}
 		return
 	}
-	t.ints = make([]int64, n)
-	for i := range t.ints {
+	to := t.ints[first:][:len(raw)/size]
+	for i := range to {
 		b := raw[i*size:]
 		switch dataType {
 		case typeUint8, typeBool:
-			t.ints[i] = int64(b[0])
+			to[i] = int64(b[0])
 		case typeInt8:
-			t.ints[i] = int64(int8(b[0]))
+			to[i] = int64(int8(b[0]))
 		case typeUint16:
-			t.ints[i] = int64(little.Uint16(b))
+			to[i] = int64(little.Uint16(b))
 		case typeInt16:
-			t.ints[i] = int64(int16(little.Uint16(b)))
+			to[i] = int64(int16(little.Uint16(b)))
 		case typeUint32:
-			t.ints[i] = int64(little.Uint32(b))
+			to[i] = int64(little.Uint32(b))
 		case typeInt32:
-			t.ints[i] = int64(int32(little.Uint32(b)))
+			to[i] = int64(int32(little.Uint32(b)))
 		default:
-			t.ints[i] = int64(little.Uint64(b))
+			to[i] = int64(little.Uint64(b))
 		}
 	}
 }
 
-// readExternal reads the bytes of a tensor that lie in a file beside the model.
-func (p *tensorProto) readExternal(dir string, size int64) ([]byte, error) {
+// externalChunk is how much of external data is read at a time: weights may be
+// most of memory, and there is no room for their bytes beside them.
+const externalChunk = 1 << 20
+
+// readExternal reads the n elements of a tensor from a file beside the model.
+func (p *tensorProto) readExternal(dir string, t *tensor, n, elementSize int) error {
+	size := int64(n) * int64(elementSize)
 	location := p.external["location"]
 	// A model is a stranger's: it may name files below its own folder only.
 	if location == "" || !filepath.IsLocal(filepath.FromSlash(location)) {
-		return nil, fmt.Errorf("external data in %q: want a file beside the model", location)
+		return fmt.Errorf("external data in %q: want a file beside the model", location)
 	}
 	number := func(key string, otherwise int64) (int64, error) {
 		text, ok := p.external[key]
@@ -200,30 +210,36 @@ func (p *tensorProto) readExternal(dir string, size int64) ([]byte, error) {
 	}
 	offset, err := number("offset", 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	length, err := number("length", size)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if length != size {
-		return nil, fmt.Errorf("external data: %d bytes for shape %v, want %d", length, p.dims, size)
+		return fmt.Errorf("external data: %d bytes for shape %v, want %d", length, p.dims, size)
 	}
 	f, err := os.OpenInRoot(dir, filepath.FromSlash(location))
 	if err != nil {
-		return nil, fmt.Errorf("external data: %w", err)
+		return fmt.Errorf("external data: %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("external data: %w", err)
+		return fmt.Errorf("external data: %w", err)
 	}
 	if !info.Mode().IsRegular() || info.Size() < size || info.Size()-size < offset {
-		return nil, fmt.Errorf("external data: %s ends before byte %d", location, offset+size)
+		return fmt.Errorf("external data: %s ends before byte %d", location, offset+size)
 	}
-	raw := make([]byte, size)
-	if _, err := io.ReadFull(io.NewSectionReader(f, offset, size), raw); err != nil {
-		return nil, fmt.Errorf("external data: %w", err)
+	t.reserve(p.dataType, n)
+	r := io.NewSectionReader(f, offset, size)
+	chunk := make([]byte, min(size, externalChunk))
+	for first := 0; first < n; first += len(chunk) / elementSize {
+		chunk = chunk[:min(len(chunk), (n-first)*elementSize)]
+		if _, err := io.ReadFull(r, chunk); err != nil {
+			return fmt.Errorf("external data: %w", err)
+		}
+		t.convert(first, chunk, p.dataType, elementSize)
 	}
-	return raw, nil
+	return nil
 }
