@@ -8,7 +8,10 @@ import (
 func TestSuggested(t *testing.T) {
 	for name, want := range map[string][]string{
 		"resnet20":     {"avgpool", "layer3", "layer2", "layer1"},
-		"mobilenet_v2": {"avgpool", "features.18", "features.13", "features.6"},
+		"resnet50":     {"avgpool", "layer3", "layer2", "layer1"},
+		"mobilenet_v2": {"avgpool", "features.17", "features.13", "features.6"},
+		"vit_b_16":     {"layer_norm", "layer_11", "layer_10", "layer_9"},
+		"swin_t":       {"avgpool", "layer_7", "layer_5", "layer_3"},
 	} {
 		m, err := Load(name, made(t, name, 10, 1))
 		if err != nil {

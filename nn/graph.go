@@ -32,6 +32,12 @@ type Node struct {
 // Shape returns the shape of the node's activation.
 func (n *Node) Shape() Shape { return n.shape }
 
+// Averages reports whether n is the mean over space of x.
+func (n *Node) Averages(x *Node) bool {
+	_, mean := n.op.(meanOp)
+	return mean && n.inputs[0] == x
+}
+
 // op is one of the operation types below.
 type op interface{}
 
