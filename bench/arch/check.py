@@ -49,6 +49,15 @@ def fill(model, gain):
         t.copy_(torch.from_numpy(v.astype(np.float32).reshape(tuple(t.shape))))
 
 
+def pool(name, t, channels_last):
+    """The sum over space or tokens; of a vision transformer's last layer norm the class token."""
+    if t.dim() == 3:
+        return t[:, 0] if name == "layer_norm" else t.sum(1)
+    if t.dim() == 4:
+        return t.sum((1, 2) if channels_last and t.shape[2:] != (1, 1) else (2, 3))
+    return t
+
+
 def reference(model, layers, head, size, images, seed="input"):
     """Logits, and the pooled activation and gradient of each layer."""
     kept = {}
@@ -64,13 +73,14 @@ def reference(model, layers, head, size, images, seed="input"):
 
     modules = dict(model.named_modules())
     for name in layers:
+        module = layers[name] if isinstance(layers, dict) else name
         if name == "avgpool" and name not in modules:
             def before(_, args):
                 args[0].retain_grad()
                 kept["avgpool"] = args[0]
             hooks.append(modules[head].register_forward_pre_hook(before))
         else:
-            hooks.append(modules[name].register_forward_hook(keep(name)))
+            hooks.append(modules[module].register_forward_hook(keep(name)))
     x = (2 * (2 * uniform(seed, images * math.prod(size)) - 1)).astype(np.float32)
     x = torch.from_numpy(x.reshape(images, *size)).to(next(model.parameters()).dtype).requires_grad_()
     logits = model(x)
@@ -78,10 +88,11 @@ def reference(model, layers, head, size, images, seed="input"):
     (-torch.log_softmax(logits, 1).sum() / k).backward()
     for h in hooks:
         h.remove()
-    pool = lambda t: (t.sum((2, 3)) if t.dim() == 4 else t).detach().numpy().astype(np.float32)
-    out = {"logits": logits.detach().numpy().astype(np.float32)}
+    swin = isinstance(model, tv.SwinTransformer)
+    single = lambda t: t.detach().numpy().astype(np.float32)
+    out = {"logits": single(logits)}
     for name, t in kept.items():
-        out[name + ".state"], out[name + ".kl_grad"] = pool(t), pool(t.grad)
+        out[name + ".state"], out[name + ".kl_grad"] = single(pool(name, t, swin)), single(pool(name, t.grad, swin))
     return out
 
 
@@ -125,6 +136,24 @@ DENSENET = ["features.conv0", "features.pool0"] + [
     f"features.{kind}{i}" for i in (1, 2, 3, 4) for kind in ("denseblock", "transition") if kind + str(i) != "transition4"
 ] + ["features.norm5", "avgpool", "classifier"]
 
+
+
+def vit(blocks):
+    return {"conv_proj": "conv_proj", **{f"layer_{i}": f"encoder.layers.encoder_layer_{i}.ln_2" for i in range(blocks)},
+            "layer_norm": "encoder.ln", "heads.head": "heads.head"}
+
+
+def swin(*blocks):
+    layers = {"conv_proj": "features.0"}
+    for i, n in zip((1, 3, 5, 7), blocks):
+        layers[f"layer_{i}"] = f"features.{i}.{n - 1}.mlp.0"
+        layers[f"patch_{i + 1}"] = f"features.{i + 1}"
+    del layers["patch_8"]
+    return {**layers, "layer_norm": "norm", "avgpool": "avgpool", "head": "head"}
+
+
+CONVNEXT = [f"features.{i}" for i in range(8)] + ["avgpool", "classifier.0", "classifier.2"]
+CIFAR = ["conv1", "layer1", "layer2", "layer3", "layer4", "avgpool", "fc"]
 K = 10
 # name: how to make it (of a checkout of OpenOOD), gain, image size, layers, last linear layer
 NETWORKS = {
@@ -133,6 +162,9 @@ NETWORKS = {
     "densenet_bc_100_12": (lambda o: openood(o, "densenet", "DenseNet3", num_classes=K), 1.0, 32,
                            ["conv1", "block1", "trans1", "block2", "trans2", "block3", "relu", "avgpool", "fc"], "fc"),
     "lenet": (lambda o: openood(o, "lenet", "LeNet", K), 1.4, 28, ["block1", "block2", "block3", "relu", "fc"], "fc"),
+    "resnet18_32x32": (lambda o: openood(o, "resnet18_32x32", "ResNet18_32x32", num_classes=K), 1.1, 32, CIFAR, "fc"),
+    "resnet18_64x64": (lambda o: openood(o, "resnet18_64x64", "ResNet18_64x64", num_classes=K), 1.1, 64, CIFAR, "fc"),
+    "resnet18_224x224": (lambda o: openood(o, "resnet18_224x224", "ResNet18_224x224", num_classes=K), 1.0, 224, RESNET, "fc"),
     "resnet18": (lambda _: tv.resnet18(num_classes=K), 1.0, 224, RESNET, "fc"),
     "resnet34": (lambda _: tv.resnet34(num_classes=K), 1.0, 224, RESNET, "fc"),
     "resnet50": (lambda _: tv.resnet50(num_classes=K), 0.9, 224, RESNET, "fc"),
@@ -141,11 +173,21 @@ NETWORKS = {
     "densenet161": (lambda _: tv.densenet161(num_classes=K), 0.5, 224, DENSENET, "classifier"),
     "densenet169": (lambda _: tv.densenet169(num_classes=K), 0.5, 224, DENSENET, "classifier"),
     "densenet201": (lambda _: tv.densenet201(num_classes=K), 0.5, 224, DENSENET, "classifier"),
-    "convnext_tiny": (lambda _: tv.convnext_tiny(num_classes=K), 1.0, 224,
-                      [f"features.{i}" for i in range(8)] + ["avgpool", "classifier.0", "classifier.2"], "classifier.2"),
+    "convnext_tiny": (lambda _: tv.convnext_tiny(num_classes=K), 1.0, 224, CONVNEXT, "classifier.2"),
+    "convnext_small": (lambda _: tv.convnext_small(num_classes=K), 1.0, 224, CONVNEXT, "classifier.2"),
+    "convnext_base": (lambda _: tv.convnext_base(num_classes=K), 1.0, 224, CONVNEXT, "classifier.2"),
+    "convnext_large": (lambda _: tv.convnext_large(num_classes=K), 1.0, 224, CONVNEXT, "classifier.2"),
     "mobilenet_v2": (lambda _: tv.mobilenet_v2(num_classes=K), 0.8, 224,
                      [f"features.{i}" for i in range(19)] + ["avgpool", "classifier.1"], "classifier.1"),
+    "vit_b_16": (lambda _: tv.vit_b_16(num_classes=K), 1.4, 224, vit(12), "heads.head"),
+    "vit_b_32": (lambda _: tv.vit_b_32(num_classes=K), 1.4, 224, vit(12), "heads.head"),
+    "vit_l_16": (lambda _: tv.vit_l_16(num_classes=K), 1.4, 224, vit(24), "heads.head"),
+    "vit_l_32": (lambda _: tv.vit_l_32(num_classes=K), 1.4, 224, vit(24), "heads.head"),
+    "swin_t": (lambda _: tv.swin_t(num_classes=K), 1.4, 224, swin(2, 2, 6, 2), "head"),
+    "swin_s": (lambda _: tv.swin_s(num_classes=K), 1.4, 224, swin(2, 2, 18, 2), "head"),
+    "swin_b": (lambda _: tv.swin_b(num_classes=K), 1.4, 224, swin(2, 2, 18, 2), "head"),
 }
+OPENOOD = {"wrn_28_10", "densenet_bc_100_12", "lenet", "resnet18_32x32", "resnet18_64x64", "resnet18_224x224"}
 
 
 def main():
@@ -159,12 +201,15 @@ def main():
     where = a.keep or tempfile.mkdtemp()
     for name in a.names or NETWORKS:
         make, gain, size, layers, head = NETWORKS[name]
-        if name in ("wrn_28_10", "densenet_bc_100_12", "lenet") and not a.openood:
+        if name in OPENOOD and not a.openood:
             print(f"{name}: skipped, as there is no --openood", file=sys.stderr)
             continue
         model = make(a.openood).double().eval()
         fill(model, gain)
         off, seed, tensors = steady(model, layers, head, (3, size, size), a.images)
+        for key, t in model.state_dict().items():
+            if key.endswith("features.1.0.attn.relative_position_index"):
+                tensors[key] = t.numpy().astype(np.float32)
         print(f"{name}: PyTorch's float32 is off by {off:.1e} on {seed}", flush=True)
         write(os.path.join(where, name + ".safetensors"), tensors,
               {"gain": str(gain), "input": seed, "parameters": str(sum(t.numel() for t in model.parameters()))})
