@@ -50,7 +50,7 @@ func main() {
 	flag.StringVar(&o.python, "python", "", "Python of setup.sh; empty means $NAC_PEER_VENV or DIR/.venv")
 	flag.StringVar(&o.archs, "arch", "resnet20,resnet18_32x32", "architectures")
 	flag.StringVar(&o.batches, "batch", "64", "batch sizes")
-	flag.StringVar(&o.layers, "layers", "avgpool,layer3,layer2,layer1", "layers whose states are taken, the deepest first")
+	flag.StringVar(&o.layers, "layers", "", "layers whose states are taken, the deepest first; empty means the published settings'")
 	flag.StringVar(&o.checkpoint, "checkpoint", "", "weights for a single architecture; empty means random ones")
 	flag.StringVar(&o.peers, "peers", "reference,single,compiled,forward,onnxruntime,openvino", "whom to measure besides nac")
 	flag.StringVar(&o.kernel, "kernel", "", "instruction set for all: avx512 or avx2; empty means the best")
@@ -145,11 +145,15 @@ func (b *bench) network(ctx context.Context, name string, size int) error {
 	if err := b.command(ctx, b.python, args...).Run(); err != nil {
 		return fmt.Errorf("%s: weights: %w", name, err)
 	}
+	layers := b.layers
+	if layers == "" {
+		layers = layersOf(name)
+	}
 	random := rand.New(rand.NewPCG(1, uint64(size)))
 	if err := writeFloats(images, size*3*side*side, func(int) float32 { return float32(random.NormFloat64()) }); err != nil {
 		return err
 	}
-	flags := []string{"--arch", name, "--weights", weights, "--images", images, "--batch", strconv.Itoa(size), "--layers", b.layers}
+	flags := []string{"--arch", name, "--weights", weights, "--images", images, "--batch", strconv.Itoa(size), "--layers", layers}
 	contestants := []*contestant{
 		{name: "nac, states", ours: true, path: "states"},
 		{name: "nac, forward only", ours: true, path: "forward"},
@@ -171,8 +175,19 @@ func (b *bench) network(ctx context.Context, name string, size int) error {
 		}
 		contestants = append(contestants, p)
 	}
-	title := fmt.Sprintf("%s, batch %d, states of %s", name, size, b.layers)
+	title := fmt.Sprintf("%s, batch %d, states of %s", name, size, layers)
 	return b.measure(ctx, title, "images/s", 1, contestants, flags)
+}
+
+// layersOf are the layers of the published settings, or their like.
+func layersOf(arch string) string {
+	switch {
+	case strings.HasPrefix(arch, "vit_b"):
+		return "layer_norm,layer_11,layer_10,layer_9"
+	case strings.HasPrefix(arch, "swin"):
+		return "avgpool,layer_7,layer_5,layer_3"
+	}
+	return "avgpool,layer3,layer2,layer1"
 }
 
 type coverageCase struct{ channels, m, o, samples int }

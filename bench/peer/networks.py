@@ -12,7 +12,6 @@ import sys
 
 import numpy as np
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional as F
 
@@ -69,16 +68,38 @@ def build(arch, classes):
         return ResNet20(classes), 32
     if arch == "resnet18_32x32":
         return ResNet18(classes), 32
-    if arch == "resnet50":
-        return torchvision.models.resnet50(num_classes=classes), 224
-    raise SystemExit(f"peer: no architecture {arch!r}; known are resnet20, resnet18_32x32, resnet50")
+    if arch in ("resnet18", "resnet50", "vit_b_16", "vit_b_32", "swin_t", "mobilenet_v2", "convnext_tiny"):
+        import torchvision  # only here: the others need none of it
+
+        return getattr(torchvision.models, arch)(num_classes=classes), 224
+    raise SystemExit(f"peer: no architecture {arch!r} here")
+
+
+def module(arch, layer):
+    """The name of the module whose output is the layer."""
+    kind, _, number = layer.partition("_")
+    if arch.startswith("vit") and number:
+        return "encoder.ln" if layer == "layer_norm" else f"encoder.layers.encoder_{layer}.ln_2"
+    if arch.startswith("swin") and number:
+        last = 5 if number == "5" else 1
+        return "norm" if layer == "layer_norm" else f"features.{number}" + (f".{last}.mlp.0" if kind == "layer" else "")
+    return layer
+
+
+def pool(arch, layer, x):
+    """The sum over space or tokens; of a vision transformer's last layer norm the class token."""
+    if x.dim() == 3:
+        return x[:, 0] if layer == "layer_norm" else x.sum(1)
+    if x.dim() == 4:
+        return x.sum((1, 2) if arch.startswith("swin") and layer != "avgpool" else (2, 3))
+    return x
 
 
 def randomise(network, seed):
     """Fills the network so that activations keep their size and no batch norm is the identity."""
     random = torch.Generator().manual_seed(seed)
     for name, tensor in network.state_dict().items():
-        if name.endswith("num_batches_tracked"):
+        if not tensor.is_floating_point():
             continue
         u = torch.rand(tensor.shape, generator=random)
         if tensor.dim() > 1:
@@ -93,7 +114,7 @@ def randomise(network, seed):
 def save(path, state):
     header, chunks, offset = {}, [], 0
     for name, tensor in state.items():
-        if name.endswith("num_batches_tracked"):
+        if not tensor.is_floating_point():
             continue
         data = tensor.detach().float().contiguous().numpy().tobytes()
         header[name] = {
@@ -128,10 +149,10 @@ def read(path):
 def load(arch, path):
     """The network in eval mode with the weights of a safetensors file."""
     tensors = read(path)
-    head = tensors.get("linear.weight", tensors.get("fc.weight"))
+    head = [t for n, t in tensors.items() if n.endswith("weight") and t.dim() == 2][-1]
     network, side = build(arch, head.shape[0])
     missing, unexpected = network.load_state_dict(tensors, strict=False)
-    missing = [n for n in missing if not n.endswith("num_batches_tracked")]
+    missing = [n for n in missing if network.state_dict()[n].is_floating_point()]
     if missing or unexpected:
         raise SystemExit(f"peer: {path}: missing {missing}, unexpected {unexpected}")
     return network.eval(), side

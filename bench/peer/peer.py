@@ -24,10 +24,6 @@ def kl(logits):
     return -F.log_softmax(logits, 1).mean(1).sum()
 
 
-def pool(x):
-    return x.sum((2, 3)) if x.dim() > 2 else x
-
-
 def keep_outputs(network, layers, replace=None):
     """Hooks that put each layer's output into the returned dict; replace is applied to the shallowest."""
     outputs = {}
@@ -42,8 +38,15 @@ def keep_outputs(network, layers, replace=None):
         return keep
 
     for name in layers:
-        network.get_submodule(name).register_forward_hook(hook(name))
+        network.get_submodule(networks.module(network.arch, name)).register_forward_hook(hook(name))
     return outputs
+
+
+def pooled(network, layers, outputs, gradients):
+    states = []
+    for name, gradient in zip(layers, gradients):
+        states.append(tuple(networks.pool(network.arch, name, t) for t in (outputs[name].detach(), gradient)))
+    return states
 
 
 def fuse(module):
@@ -65,13 +68,13 @@ def reference(network, images, layers):
 
     def run():
         logits = network(images)
-        states = []
+        gradients = []
         for i, name in enumerate(layers):
             (gradient,) = torch.autograd.grad(
                 kl(logits), outputs[name], retain_graph=i + 1 < len(layers)
             )
-            states.append((pool(outputs[name].detach()), pool(gradient)))
-        return logits.detach(), states
+            gradients.append(gradient)
+        return logits.detach(), pooled(network, layers, outputs, gradients)
 
     return run
 
@@ -91,8 +94,7 @@ def single(network, images, layers, compile=False):
     def run():
         logits = network(images)
         gradients = torch.autograd.grad(kl(logits), [outputs[n] for n in layers])
-        states = [(pool(outputs[n].detach()), pool(g)) for n, g in zip(layers, gradients)]
-        return logits.detach(), states
+        return logits.detach(), pooled(network, layers, outputs, gradients)
 
     return run
 
@@ -178,6 +180,7 @@ class Histogram:
 
 def network_job(args):
     network, side = networks.load(args.arch, args.weights)
+    network.arch = args.arch
     images = torch.from_numpy(np.fromfile(args.images, np.float32)).reshape(-1, 3, side, side)
     images = images[: args.batch].contiguous()
     layers = args.layers.split(",")
@@ -227,7 +230,8 @@ def main():
         version = f"{with_runtime} {sys.modules[with_runtime].__version__}"
     for _ in range(3):
         run()
-    isa = torch.backends.cpu.get_cpu_capability()
+    cpu = getattr(torch.backends, "cpu", None)  # absent before PyTorch 2.1
+    isa = cpu.get_cpu_capability() if cpu else ""
     print(json.dumps({"version": version, "isa": isa, "check": check}), flush=True)
     for line in sys.stdin:
         limit = float(line)
