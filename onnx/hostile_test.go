@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"nac/arch"
 )
 
 func TestRefusals(t *testing.T) {
@@ -168,7 +170,8 @@ func TestExternalDataOver4GB(t *testing.T) {
 	}
 }
 
-// FuzzDecode feeds damaged models: an error is fine, a panic is not.
+// FuzzDecode feeds damaged models: an error is fine, a panic is not, nor is a
+// model that cannot be run.
 func FuzzDecode(f *testing.F) {
 	for _, m := range models {
 		f.Add(m.build().bytes())
@@ -180,7 +183,25 @@ func FuzzDecode(f *testing.F) {
 		}
 		m, err := Decode("fuzz.onnx", bytes.Clone(data))
 		if (m == nil) == (err == nil) {
-			t.Error("neither a model nor an error, or both")
+			t.Fatal("neither a model nor an error, or both")
+		}
+		if m == nil {
+			return
+		}
+		r, floats := arch.Request{Gradients: true}, 0
+		for _, l := range m.Layers {
+			r.Layers = append(r.Layers, l.Name)
+			floats += l.Channels * l.Height * l.Width
+		}
+		in := m.InputSize
+		if size := in[0] * in[1] * in[2]; size+floats < 1<<15 {
+			e, err := m.NewExtractor(r, 1, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := e.Run(make([]float32, size), 1); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }
