@@ -24,11 +24,13 @@ const (
 	toyClasses  = 6
 	toyFeatures = 24
 	toyLayer    = "pool"
+	// toyEarly is a layer whose activations OOD images put out of their range.
+	toyEarly, toyEarlyNeurons = "early", 5
 )
 
 func (t toy) network() Network {
 	n := Network{
-		Classes: toyClasses, Features: toyFeatures, Channels: map[string]int{toyLayer: toyFeatures},
+		Classes: toyClasses, Features: toyFeatures, Channels: map[string]int{toyLayer: toyFeatures, toyEarly: toyEarlyNeurons},
 		Weight: make([]float32, toyClasses*toyFeatures), Bias: make([]float32, toyClasses),
 	}
 	r := rand.New(rand.NewPCG(7, 7))
@@ -47,7 +49,7 @@ func (t toy) network() Network {
 func (t toy) batch(n int, id bool) *Inputs {
 	in := &Inputs{N: n, Labels: make([]int, n)}
 	net := t.network()
-	var z, g []float32
+	var z, g, early []float32
 	for i := range n {
 		label := t.r.IntN(toyClasses)
 		in.Labels[i] = label
@@ -68,6 +70,13 @@ func (t toy) batch(n int, id bool) *Inputs {
 			}
 			g = append(g, sign*float32(0.1+0.01*t.r.Float64()))
 		}
+		for range toyEarlyNeurons {
+			v := t.r.NormFloat64()
+			if !id {
+				v += 1
+			}
+			early = append(early, float32(v))
+		}
 		for k := range toyClasses {
 			sum := net.Bias[k]
 			for f, v := range in.Feature[i*toyFeatures:] {
@@ -76,7 +85,7 @@ func (t toy) batch(n int, id bool) *Inputs {
 			in.Logits = append(in.Logits, sum)
 		}
 	}
-	in.States = []coverage.States{{Layer: toyLayer, Z: z, G: g}}
+	in.States = []coverage.States{{Layer: toyLayer, Z: z, G: g}, {Layer: toyEarly, Z: early}}
 	return in
 }
 
@@ -89,8 +98,9 @@ var toyParams = map[string]float64{
 
 func toySettings() Settings {
 	return Settings{
-		Layers: []coverage.LayerSettings{{Layer: toyLayer, M: 50, O: 5, Alpha: 1}},
-		Params: toyParams,
+		Layers:     []coverage.LayerSettings{{Layer: toyLayer, M: 50, O: 5, Alpha: 1}},
+		LayerNames: []string{toyLayer, toyEarly},
+		Params:     toyParams,
 	}
 }
 
@@ -274,7 +284,7 @@ func TestWrongSettings(t *testing.T) {
 		{"nac", layer(func(l *coverage.LayerSettings) { l.Alpha = math.NaN() }), "alpha"},
 		{"nac", Settings{Layers: append(toySettings().Layers, toySettings().Layers...)}, "twice"},
 		{"ebo", Settings{Temperature: -1}, "temperature"},
-		{"mahalanobis++", Settings{}, "nac, ash, ash_p"},
+		{"mahalanobis++", Settings{}, "nac, nac_auto, nac_fusion, "},
 	} {
 		if _, err := New(c.key, c.s); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s %+v: %v, want an error about %s", c.key, c.s, err, c.says)

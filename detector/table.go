@@ -14,11 +14,27 @@ type Settings struct {
 	// Layers are nac's, one entry a layer. There is no default: it depends on
 	// the network, see package openood's benchmarks.
 	Layers []coverage.LayerSettings `json:"layers,omitempty"`
+	// LayerNames are the layers that methods read which need to know no more of
+	// them; absent, those of Layers.
+	LayerNames []string `json:"layer_names,omitempty"`
+	// Fusion are the keys of nac_fusion's parts; absent, FusionParts.
+	Fusion []string `json:"fusion,omitempty"`
 	// Temperature is ebo's; 0 means 1.
 	Temperature float64 `json:"temperature,omitempty"`
 	// Params are those of the other methods, by key and name, as "knn.k"; see
 	// Method.Params. Absent ones have their defaults.
 	Params map[string]float64 `json:"params,omitempty"`
+}
+
+func (s Settings) layerNames() []string {
+	if len(s.LayerNames) > 0 {
+		return s.LayerNames
+	}
+	var names []string
+	for _, l := range s.Layers {
+		names = append(names, l.Layer)
+	}
+	return names
 }
 
 // Method is an entry of the table of detectors.
