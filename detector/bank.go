@@ -81,24 +81,60 @@ const queryBlock = 16 * kernel.Rows
 // the other: dots[i*stride+j] is the product of vector first+i and row from+j, for
 // i below vectors and j below rows. Rows come in order.
 func (b *bank) products(queries []float32, n int, visit func(first, vectors, from, rows int, dots []float32, stride int)) {
-	stride := b.tile.Width
-	dots := kernel.Aligned(queryBlock * stride)
-	var in, out [queryBlock / kernel.Rows][kernel.Rows]int64
-	tap := int64(0)
+	block := b.newBlock()
 	for first := 0; first < n; first += queryBlock {
 		vectors := min(queryBlock, n-first)
-		tiles := (vectors + kernel.Rows - 1) / kernel.Rows
-		for i := range tiles * kernel.Rows {
-			q := min(i, vectors-1) // the last tile is filled with the last vector
-			in[i/kernel.Rows][i%kernel.Rows] = 4 * int64(q*b.width)
-			out[i/kernel.Rows][i%kernel.Rows] = 4 * int64(q*stride)
+		block.place(vectors)
+		for p := range b.panels {
+			block.multiply(queries[first*b.width:], p)
+			visit(first, vectors, p*b.tile.Width, min(b.tile.Width, b.n-p*b.tile.Width), block.dots, b.tile.Width)
 		}
-		for p, panel := range b.panels {
-			b.tile.Run(&kernel.TileArgs{
-				In: &queries[first*b.width], Weights: &panel[0], Out: &dots[0],
-				InOff: &in[0], OutOff: &out[0], TapOff: &tap, Taps: 1, Cin: int64(b.width), Count: int64(tiles),
-			})
-			visit(first, vectors, p*stride, min(stride, b.n-p*stride), dots, stride)
+	}
+}
+
+// block holds the products of some vectors with one panel.
+type block struct {
+	bank    *bank
+	dots    []float32
+	in, out [queryBlock / kernel.Rows][kernel.Rows]int64
+	tiles   int
+}
+
+func (b *bank) newBlock() *block {
+	return &block{bank: b, dots: kernel.Aligned(queryBlock * b.tile.Width)}
+}
+
+// place lays out that many vectors, at most queryBlock.
+func (k *block) place(vectors int) {
+	k.tiles = (vectors + kernel.Rows - 1) / kernel.Rows
+	for i := range k.tiles * kernel.Rows {
+		q := min(i, vectors-1) // the last tile is filled with the last vector
+		k.in[i/kernel.Rows][i%kernel.Rows] = 4 * int64(q*k.bank.width)
+		k.out[i/kernel.Rows][i%kernel.Rows] = 4 * int64(q*k.bank.tile.Width)
+	}
+}
+
+// multiply fills dots.
+func (k *block) multiply(queries []float32, panel int) {
+	tap := int64(0)
+	k.bank.tile.Run(&kernel.TileArgs{
+		In: &queries[0], Weights: &k.bank.panels[panel][0], Out: &k.dots[0],
+		InOff: &k.in[0], OutOff: &k.out[0], TapOff: &tap, Taps: 1, Cin: int64(k.bank.width), Count: int64(k.tiles),
+	})
+}
+
+// pairs is products with the rows of two banks of as many rows, each with vectors of
+// its own.
+func (b *bank) pairs(other *bank, queries, others []float32, n int, visit func(first, vectors, rows int, dots, otherDots []float32, stride int)) {
+	mine, theirs := b.newBlock(), other.newBlock()
+	for first := 0; first < n; first += queryBlock {
+		vectors := min(queryBlock, n-first)
+		mine.place(vectors)
+		theirs.place(vectors)
+		for p := range b.panels {
+			mine.multiply(queries[first*b.width:], p)
+			theirs.multiply(others[first*other.width:], p)
+			visit(first, vectors, min(b.tile.Width, b.n-p*b.tile.Width), mine.dots, theirs.dots, b.tile.Width)
 		}
 	}
 }

@@ -91,3 +91,16 @@ func percentile[T float32 | float64](v []T, percent float64) float64 {
 	b := float64(slices.Min(v[low+1:]))
 	return a + (at-float64(low))*(b-a)
 }
+
+// mean is that of the K smallest.
+func (s *nearest) mean() float64 {
+	kth := s.prune()
+	sum, n := 0.0, 0
+	for _, key := range s.keys {
+		if key < kth {
+			sum += key
+			n++
+		}
+	}
+	return (sum + float64(s.k-n)*kth) / float64(s.k)
+}
