@@ -76,9 +76,6 @@ type scale struct {
 func (f *fitter) scales() ([]scale, error) {
 	layers := f.o.Layers
 	if len(layers) == 0 {
-		layers = f.model.network.Suggested()
-	}
-	if len(layers) == 0 {
 		return nil, fmt.Errorf("nac: no layer of %s suggests itself; name some", f.model.info.Name)
 	}
 	perImage := f.network.Classes + f.network.Features

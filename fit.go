@@ -21,7 +21,7 @@ type FitOptions struct {
 	// Settings are the detector's. Nac's layers, if there are none here, are chosen by a
 	// rule that reads ID images alone: see the package's documentation of own models.
 	Settings detector.Settings
-	// Layers names the layers that nac reads when Settings.Layers is empty;
+	// Layers names the layers that the detector reads when Settings names none;
 	// [arch.Model.Suggested] if empty.
 	Layers []string
 	// Like is a detector of the same model whose settings and transform are taken, so
@@ -86,6 +86,12 @@ func (o *FitOptions) defaults(m *Model) (err error) {
 	}
 	if o.Detector == "" {
 		o.Detector = DefaultDetector
+	}
+	if len(o.Layers) == 0 {
+		o.Layers = m.network.Suggested()
+	}
+	if len(o.Settings.Layers)+len(o.Settings.LayerNames) == 0 {
+		o.Settings.LayerNames = o.Layers
 	}
 	if o.Transform == (imageset.Transform{}) {
 		if o.Transform, err = DefaultTransform(m); err != nil {

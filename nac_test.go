@@ -5,9 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 
+	"nac/detector"
 	"nac/imageset"
 	"nac/quickstart"
 )
@@ -109,5 +111,50 @@ func TestFitSaveLoadScore(t *testing.T) {
 	t.Logf("flagged: ID %v, ankle boots %v", id, ood)
 	if id > 0.12 || ood < 2*id {
 		t.Errorf("flagged: %v of ID images, %v of ankle boots", id, ood)
+	}
+}
+
+// Every way to tell Fit of a detector's layers, and the one of telling nothing.
+func TestFitNamedDetector(t *testing.T) {
+	ctx := context.Background()
+	m := fashionModel(t)
+	images := fashionList(t, "main_train_fashion")
+	images.Items = images.Items[:400]
+	for _, c := range []struct {
+		detector string
+		layers   []string
+		settings detector.Settings
+		want     []string
+	}{
+		{detector: "nac_auto", want: m.network.Suggested()},
+		{detector: "nac_auto", layers: []string{"layer2"}, want: []string{"layer2"}},
+		{detector: "nac_auto", layers: []string{"layer1"}, settings: detector.Settings{LayerNames: []string{"layer2"}}, want: []string{"layer2"}},
+		{detector: "nac_fusion", want: m.network.Suggested()},
+	} {
+		o := fashionOptions()
+		o.Detector, o.Layers, o.Settings = c.detector, c.layers, c.settings
+		d, err := Fit(ctx, m, images, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.Info().Settings.LayerNames; !slices.Equal(got, c.want) {
+			t.Errorf("%s: layers %v, want %v", c.detector, got, c.want)
+		}
+		path := filepath.Join(t.TempDir(), "detector.nac")
+		if err := d.Save(path); err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := Load(path, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		image := fashionList(t, "test_ankle_boot").Items[0].Path
+		a, err := d.ScoreFile(ctx, image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := loaded.ScoreFile(ctx, image); err != nil || a != b {
+			t.Errorf("%s: %+v, loaded %+v, %v", c.detector, a, b, err)
+		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 // settingsFlags are the settings of detectors as given: a benchmark's published
 // ones, changed by a file, changed by flags.
 type settingsFlags struct {
-	layers              []string
+	layers, fusion      []string
 	file                string
 	m, o, alpha, state  []string
 	temperature         float64
@@ -29,12 +29,13 @@ type settingsFlags struct {
 }
 
 func (s *settingsFlags) add(f *pflag.FlagSet) {
-	f.StringSliceVar(&s.layers, "layers", nil, "`names` of the layers that nac reads, see \"nac layers\" (default: the benchmark's)")
+	f.StringSliceVar(&s.layers, "layers", nil, "`names` of the layers that nac and its kin read, see \"nac layers\" (default: the benchmark's)")
 	f.StringVar(&s.file, "settings", "", "YAML `file` with detector settings")
 	f.StringSliceVar(&s.m, "M", nil, "nac: thresholds per neuron for all layers, as `50`, or for some, as avgpool=50,layer3=500")
 	f.StringSliceVar(&s.o, "O", nil, "nac: samples that make a bin fully covered, as `50`, likewise")
 	f.StringSliceVar(&s.alpha, "alpha", nil, "nac: steepness of the sigmoid, as `100`, likewise")
 	f.StringSliceVar(&s.state, "state", nil, "nac: state `function` such as \"sigmoid(o*g_kl)\", likewise")
+	f.StringSliceVar(&s.fusion, "fusion", nil, "nac_fusion: `names` of the detectors whose scores are added (default: "+list(detector.FusionParts)+")")
 	f.Float64Var(&s.temperature, "temperature", 1, "ebo: temperature")
 	s.temperatureWasGiven = func() bool { return f.Changed("temperature") }
 }
@@ -89,7 +90,12 @@ func (s *settingsFlags) settings(b openood.Benchmark) (detector.Settings, error)
 			return detector.Settings{}, usagef("--layers: %s is there twice", l)
 		}
 	}
-	settings := detector.Settings{Layers: b.LayerSettings(layers)}
+	for _, part := range s.fusion {
+		if err := oneOf("--fusion", part, detector.Keys()); err != nil {
+			return detector.Settings{}, err
+		}
+	}
+	settings := detector.Settings{Layers: b.LayerSettings(layers), Fusion: s.fusion}
 	at := func(layer string) (*coverage.LayerSettings, error) {
 		i := slices.Index(layers, layer)
 		if i < 0 {

@@ -66,6 +66,8 @@ func TestSettings(t *testing.T) {
 			detector.Settings{Temperature: 3, Layers: []coverage.LayerSettings{{Layer: "avgpool", M: 20, O: 9, Alpha: 100}}}},
 		{"the help's example", strings.ReplaceAll("\n"+settingsExample, "\n  ", "\n"), nil,
 			detector.Settings{Temperature: 1, Layers: published[:2]}},
+		{"parts of a fusion", "", []string{"--layers", "avgpool", "--fusion", "nac,knn"},
+			detector.Settings{Layers: published[:1], Fusion: []string{"nac", "knn"}}},
 		{"an empty file", "# nothing\n", nil, detector.Settings{Layers: published}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
