@@ -60,7 +60,7 @@ func BenchmarkNewLayer(b *testing.B) {
 	for _, m := range []int{50, 1000} {
 		b.Run(fmt.Sprintf("M=%d", m), func(b *testing.B) {
 			for b.Loop() {
-				newLookup(SigmoidOG, 100, m)
+				newLookup(SigmoidOG, 100, thresholds(m))
 			}
 		})
 	}

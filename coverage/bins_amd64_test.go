@@ -39,7 +39,7 @@ func TestAssembly(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 3))
 	for f := range StateFunc(len(stateFuncNames)) {
 		for _, m := range []int{4, 50, 1000} {
-			look := newLookup(f, 100, m)
+			look := newLookup(f, 100, thresholds(m))
 			if !look.single {
 				t.Fatalf("%v, M=%d: not for assembly", f, m)
 			}

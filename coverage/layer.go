@@ -41,7 +41,7 @@ func NewLayer(settings LayerSettings, channels int) (*Layer, error) {
 	if channels > maxTable/(settings.M+2) {
 		return nil, fmt.Errorf("coverage: layer %q: %d channels with M = %d are too many", settings.Layer, channels, settings.M)
 	}
-	look := newLookup(settings.Func, settings.Alpha, settings.M)
+	look := newLookup(settings.Func, settings.Alpha, settings.thresholds())
 	return &Layer{settings: settings, channels: channels, look: look, counts: make([]uint32, channels*look.stride())}, nil
 }
 

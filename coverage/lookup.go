@@ -65,8 +65,9 @@ type lookup struct {
 // only by one NaN, whose key is the sentinel's.
 func (t *lookup) stride() int { return len(t.bins) }
 
-func newLookup(f StateFunc, alpha float64, m int) *lookup {
-	all := pulledBack(f, float32(alpha), thresholds(m))
+func newLookup(f StateFunc, alpha float64, thresholds []float64) *lookup {
+	m := len(thresholds)
+	all := pulledBack(f, float32(alpha), thresholds)
 	t := &lookup{bins: []int32{-1}}
 	for i, k := range all {
 		// Thresholds that no float32 separates leave an empty bin; the

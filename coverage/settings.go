@@ -22,6 +22,8 @@ type LayerSettings struct {
 	O     int       `json:"O"`     // samples in a bin that make it fully covered; at least 1
 	Alpha float64   `json:"alpha"` // steepness of sigmoid and tanh; above 0
 	Func  StateFunc `json:"func"`  // state function
+	// Equal asks for M-1 equal bins from 0 to 1, NAC-ME's; see EqualThresholds.
+	Equal bool `json:"equal,omitempty"`
 	// Weight is the layer's share in the mean over layers; 0 means 1, as the
 	// paper's plain mean has it.
 	Weight float64 `json:"weight,omitempty"`
@@ -43,7 +45,11 @@ func (s LayerSettings) Validate() error {
 	if s.Layer == "" {
 		bad("the layer has no name")
 	}
-	if err := validateM(s.M); err != nil {
+	if s.Equal {
+		if s.M < 2 || s.M > MaxThresholds {
+			bad("M = %d thresholds between equal bins: want 2 to %d", s.M, MaxThresholds)
+		}
+	} else if err := validateM(s.M); err != nil {
 		errs = append(errs, err)
 	}
 	if s.O < 1 {
@@ -99,6 +105,8 @@ func (s LayerSettings) difference(t LayerSettings) string {
 		return fmt.Sprintf("alpha = %v against %v", s.Alpha, t.Alpha)
 	case s.Func != t.Func:
 		return fmt.Sprintf("state function %v against %v", s.Func, t.Func)
+	case s.Equal != t.Equal:
+		return fmt.Sprintf("equal bins: %v against %v", s.Equal, t.Equal)
 	case s.weight() != t.weight():
 		return fmt.Sprintf("weight %v against %v", s.weight(), t.weight())
 	}

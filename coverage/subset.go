@@ -1,5 +1,7 @@
 package coverage
 
+import "nac/internal/mt19937"
+
 // TrainSubset chooses about n training samples, as many of each class, and
 // returns their indices: the same ones, in the same order, as the reference's
 // choice with NumPy and that seed (its default is 1).
@@ -58,7 +60,7 @@ func shuffled(labels []int, seed uint32) [][]int {
 		classes[c] = append(classes[c], i)
 	}
 	for _, m := range classes {
-		newMT19937(seed).shuffle(m)
+		mt19937.New(seed).Shuffle(m)
 	}
 	return classes
 }

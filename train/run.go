@@ -190,10 +190,16 @@ func (r *run) begin() error {
 	if !reflect.DeepEqual(got, want) {
 		return fmt.Errorf("%s is of a run with other settings; begin anew in another folder, or repeat them:\n was %v\n now %v", path, got, want)
 	}
-	if r.state.Step >= r.Epochs*r.PerEpoch(r.Train.Len()) {
-		return ErrDone
+	// A run that was killed at its end has still to validate or to average.
+	if len(r.state.Rows) < r.Epochs {
+		return nil
 	}
-	return nil
+	if r.swa != nil {
+		if _, err := os.Stat(filepath.Join(r.Dir, SWAFile)); errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+	}
+	return ErrDone
 }
 
 // canonical is a value as JSON has it.

@@ -49,7 +49,7 @@ which needs no data: a small network and a few thousand images are built in.`,
 	began := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
 	root.AddCommand(
-		newQuickstartCommand(), newBenchCommand(), newSplitCommand(), newDownloadCommand(), newLayersCommand(),
+		newQuickstartCommand(), newBenchCommand(), newTrainCommand(), newSplitCommand(), newDownloadCommand(), newLayersCommand(),
 		newDetectorsCommand(), newArchCommand(), newVersionCommand(),
 	)
 	root.SetArgs(args)
