@@ -91,6 +91,13 @@ func (b Benchmark) For(arch string) (with Benchmark, tuned bool) {
 	return b, tuned
 }
 
+// ForSearch returns the benchmark with only those sets that a parameter search
+// reads: Open then leaves Data.Test, Near and Far empty.
+func (b Benchmark) ForSearch() Benchmark {
+	b.Test, b.Near, b.Far, b.CSID, b.FullSpectrum = "", nil, nil, nil, false
+	return b
+}
+
 func cifar(name, other string, layers []coverage.LayerSettings) Benchmark {
 	return Benchmark{
 		Name: name, Preset: name,

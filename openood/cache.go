@@ -241,6 +241,25 @@ type Refused struct {
 	Why error
 }
 
+// Lacking returns those of the parts that the cache does not hold yet. A set that it
+// holds of other images is an error.
+func Lacking(c *states.Cache, parts []Part, base string) (lack []Part, err error) {
+	for _, p := range parts {
+		set, err := c.Set(p.Name)
+		if errors.Is(err, fs.ErrNotExist) {
+			lack = append(lack, p)
+			continue
+		}
+		if err == nil {
+			err = set.Serves(p.List(base))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("openood: the cache in %s: %w", c.Dir(), err)
+		}
+	}
+	return lack, nil
+}
+
 // UseCache makes the runner read from the cache those sets that it holds of the
 // same images, and returns their names. absent are those that it does not hold, and
 // refused those that it holds of other images. Whether the cache is of the right

@@ -157,8 +157,10 @@ func Open(ctx context.Context, b Benchmark, at Layout, options imageset.LoadOpti
 	if d.Val, err = need("val", b.Val); err != nil {
 		return nil, err
 	}
-	if d.Test, err = need("test", b.Test); err != nil {
-		return nil, err
+	if b.Test != "" {
+		if d.Test, err = need("test", b.Test); err != nil {
+			return nil, err
+		}
 	}
 	if b.ValOOD != "" {
 		s, there, err := source(Set{List: b.ValOOD})
@@ -189,7 +191,7 @@ func Open(ctx context.Context, b Benchmark, at Layout, options imageset.LoadOpti
 	if d.Far, err = sets(b.Far); err != nil {
 		return nil, err
 	}
-	if len(d.Near)+len(d.Far) == 0 {
+	if len(d.Absent) > 0 && len(d.Near)+len(d.Far) == 0 {
 		return nil, fmt.Errorf("openood: %s: none of the OOD lists (%s) is in %s", b.Name, strings.Join(d.Absent, ", "), at.ListsOf(b.Name))
 	}
 	if b.FullSpectrum {

@@ -53,6 +53,9 @@ func Run(ctx context.Context, data *Data, network detector.Network, extract Extr
 	if len(methods) == 0 {
 		return nil, errors.New("openood: no detectors")
 	}
+	if data.Test == nil {
+		return nil, errors.New("openood: no ID test images")
+	}
 	r := &runner{ctx: ctx, network: network, extract: extract, methods: methods, progress: progress}
 	r.report.Absent, r.report.Partial, r.report.Cache = data.Absent, data.Partial, data.CacheDir
 	r.cost = make([]MethodCost, len(methods))

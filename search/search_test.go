@@ -254,7 +254,7 @@ func TestScoreRefuses(t *testing.T) {
 	}{
 		{"a layer without states", func(s *Space, _ *Sets) { s.Layers[1].Layer = "lost" }, `"lost"`},
 		{"no OOD", func(_ *Space, d *Sets) { d.ValOOD = nil }, "needed"},
-		{"a set of no images", func(_ *Space, d *Sets) { d.Val = &memory{} }, "val: 0 images"},
+		{"a set of no images", func(_ *Space, d *Sets) { d.Val = &memory{} }, "score val: 0 images"},
 		{"a layer twice", func(s *Space, _ *Sets) { s.Layers[1].Layer = "deep" }, "twice"},
 		{"no O", func(s *Space, _ *Sets) { s.Layers[0].O = nil }, `"deep": no O`},
 		{"an odd M", func(s *Space, _ *Sets) { s.Layers[0].M = []int{51} }, "odd"},

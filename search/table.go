@@ -188,7 +188,7 @@ func (t *Table) pass(ctx context.Context, data Sets, want states.Want, all []*hi
 	// The longest work first, so that no worker is left with it at the end.
 	byWork := slices.Clone(all)
 	slices.SortStableFunc(byWork, func(a, b *histogram) int { return cmp.Compare(b.channels, a.channels) })
-	err := read(ctx, "train", data.Train, want, progress, func(b *states.Batch, _ int) error {
+	err := read(ctx, "fit", data.Train, want, progress, func(b *states.Batch, _ int) error {
 		return parallel(t.workers, len(byWork), func(i int) error {
 			h := byWork[i]
 			s := find(b, h.settings.Layer)
@@ -213,7 +213,7 @@ func (t *Table) pass(ctx context.Context, data Sets, want states.Want, all []*hi
 		if set == nil {
 			continue
 		}
-		name := [sets]string{"val", "val_ood", "sub_train"}[i]
+		name := [sets]string{"score val", "score val_ood", "score sub_train"}[i]
 		err := read(ctx, name, set, want, progress, func(b *states.Batch, at int) error {
 			return parallel(t.workers, len(users), func(k int) error {
 				u := users[k]

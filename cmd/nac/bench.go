@@ -44,6 +44,10 @@ with standard deviations over the runs.
 --fsood adds full-spectrum results: covariate-shifted ID sets (corrupted, rendered, ...)
 count as ID too. --fsood=imagenet_v2,imagenet_r names those to be used.
 
+Sets whose neuron states "nac states" has kept are read from there, and the output says
+so; results are the same to the last bit. --aps chooses nac's settings by validation
+images first; see "nac search".
+
 The mean and std that images are normalised with belong to the checkpoint. The
 default is the benchmark's; a checkpoint that was trained with another needs
 --normalize or --mean and --std, or its accuracy will be low.
@@ -62,6 +66,7 @@ For another network give a YAML file to --settings, or --M, --O, --alpha, --stat
   nac bench cifar10 --arch resnet20 --checkpoint resnet20.th --normalize imagenet \
       --layers avgpool,layer3,layer2,layer1 --data data --out results
 
+  nac bench cifar10 --checkpoint best.ckpt --data data --aps
   nac bench cifar10 ... --detectors nac --layers avgpool --M 50 --O 30 --alpha 3.1
   nac bench cifar10 ... --alpha avgpool=100,layer3=1000 --on-error skip`,
 		ValidArgs: benchmarkNames(),
@@ -77,6 +82,9 @@ For another network give a YAML file to --settings, or --M, --O, --alpha, --stat
 				return err
 			}
 			if err := flags.check(); err != nil {
+				return err
+			}
+			if err := flags.apsFlags.check(cmd, flags.detectors); err != nil {
 				return err
 			}
 			name = archName(name)
@@ -134,6 +142,8 @@ For another network give a YAML file to --settings, or --M, --O, --alpha, --stat
 	complete(cmd, "normalize", imageset.PresetNames)
 	_ = cmd.MarkFlagDirname("data")
 	flags.add(cmd)
+	flags.cacheFlags.add(cmd, "`folder` of neuron states to read where it has them; off for none (default: nac-states/... below --data, if it fits)")
+	flags.apsFlags.add(cmd)
 	return cmd
 }
 

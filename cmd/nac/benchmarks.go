@@ -126,7 +126,7 @@ func notes(b openood.Benchmark, flags *jobFlags, tuned bool) (notes []string) {
 	if !slices.Contains(flags.detectors, "nac") {
 		return nil
 	}
-	if !tuned && flags.settingsFlags.untouched() && len(b.Recipes) > 0 {
+	if !tuned && !flags.aps && flags.settingsFlags.untouched() && len(b.Recipes) > 0 {
 		notes = append(notes, fmt.Sprintf("nac's settings were not made for this benchmark and network: they are those for %s. Search for better ones.", b.Recipes[0].Arch))
 	}
 	if b.Name != quickstart.Benchmark {

@@ -35,16 +35,16 @@ func prepareFolder(dir string) error {
 }
 
 // prepareFile finds a --report that cannot be written before hours of work.
-func prepareFile(path string) error {
+func prepareFile(flag, path string) error {
 	if path == "" {
 		return nil
 	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("--report: %s is no file", path)
+		return fmt.Errorf("%s: %s is no file", flag, path)
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".nac-*.tmp")
 	if err != nil {
-		return fmt.Errorf("--report: %w", err)
+		return fmt.Errorf("%s: %w", flag, err)
 	}
 	f.Close()
 	return os.Remove(f.Name())

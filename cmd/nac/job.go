@@ -21,6 +21,8 @@ import (
 // jobFlags are the flags that bench and quickstart share.
 type jobFlags struct {
 	settingsFlags
+	cacheFlags
+	apsFlags
 	detectors      []string
 	batch, workers int
 	kernel         string
@@ -93,8 +95,9 @@ type job struct {
 	transform imageset.Transform
 	onError   imageset.OnError
 	runs      []trainingRun
-	notes     []string // to be printed with the results
-	classes   []string // names of labels, if they have any
+	notes     []string          // to be printed with the results
+	landscape *report.Landscape // of the first run's parameter search
+	classes   []string          // names of labels, if they have any
 	model     func(checkpoint string) (*arch.Model, error)
 }
 
@@ -110,7 +113,7 @@ func (j *job) run(ctx context.Context, stdout, stderr io.Writer) error {
 			}
 		}
 	}
-	if err := prepareFile(j.page); err != nil {
+	if err := prepareFile("--report", j.page); err != nil {
 		return err
 	}
 	var reports []*openood.Report
@@ -228,20 +231,41 @@ func (j *job) one(ctx context.Context, checkpoint string, stderr io.Writer) (*op
 	if err := checkLabels(m, data); err != nil {
 		return nil, nil, err
 	}
-	extract, err := m.NewExtractor(arch.Request{Layers: needs.Layers, Gradients: needs.Gradients, Kernel: j.kernel}, j.batch, j.workers)
-	if err != nil {
-		return nil, nil, err
-	}
 	var progress openood.Progress
 	if !j.quiet {
 		progress = newProgress(stderr)
+	}
+	from := source{model: m, checkpoint: checkpoint, transform: j.transform, kernel: j.kernel, batch: j.batch, workers: j.workers}
+	notes := j.notes
+	if j.aps {
+		settings, note, err := j.tune(ctx, from, data, progress)
+		if err != nil {
+			return nil, nil, err
+		}
+		if methods, err = j.methodsOf(settings); err != nil {
+			return nil, nil, err
+		}
+		needs, notes = needsOf(methods), append(slices.Clone(notes), note)
+	}
+	said, err := j.use(data, from, j.benchmark.Name, needs)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(said) > 0 && !j.quiet {
+		if err := printLines(stderr, said...); err != nil {
+			return nil, nil, err
+		}
+	}
+	extract, err := m.NewExtractor(arch.Request{Layers: needs.Layers, Gradients: needs.Gradients, Kernel: j.kernel}, j.batch, j.workers)
+	if err != nil {
+		return nil, nil, err
 	}
 	result, err := openood.Run(ctx, data, openood.NetworkOf(m), extract, methods, progress)
 	if err != nil {
 		return nil, nil, err
 	}
 	result.Benchmark, result.Network, result.Checkpoint = j.benchmark.Name, m.Name, checkpoint
-	result.Transform, result.Notes = describe(j.transform), j.notes
+	result.Transform, result.Notes = describe(j.transform), notes
 	result.Kernel, result.Conventions = j.kernel, strings.Join(conventions, " ")
 	maps, err := mapsOf(methods)
 	return result, maps, err
@@ -252,6 +276,10 @@ func (j *job) methods() ([]openood.Method, error) {
 	if err != nil {
 		return nil, err
 	}
+	return j.methodsOf(settings)
+}
+
+func (j *job) methodsOf(settings detector.Settings) ([]openood.Method, error) {
 	var methods []openood.Method
 	for _, key := range j.detectors {
 		d, err := detector.New(key, settings)
@@ -274,7 +302,10 @@ func needsOf(methods []openood.Method) detector.Needs {
 // checkLabels finds a checkpoint of another data set: its accuracy would be a
 // number all the same.
 func checkLabels(m *arch.Model, data *openood.Data) error {
-	sources := []openood.Source{data.Train, data.Val, data.Test}
+	sources := []openood.Source{data.Train, data.Val}
+	if data.Test != nil {
+		sources = append(sources, data.Test)
+	}
 	for _, s := range data.CSID {
 		sources = append(sources, s.Source)
 	}

@@ -19,7 +19,7 @@ import (
 // writePage writes the results as an HTML file.
 func (j *job) writePage(path string, reports []*openood.Report, maps []report.Map) error {
 	p := report.Page{
-		Reports: reports, Coverage: maps, Classes: j.classes, Made: time.Now(),
+		Reports: reports, Coverage: maps, Search: j.landscape, Classes: j.classes, Made: time.Now(),
 		Open:    func(path string) (*imageset.Image, error) { return imageset.DecodeFS(j.layout.FS, path) },
 		Machine: machine(), Facts: j.facts(reports[0]),
 	}

@@ -50,7 +50,7 @@ which needs no data: a small network and a few thousand images are built in.`,
 	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
 	root.AddCommand(
 		newQuickstartCommand(), newBenchCommand(), newTrainCommand(), newSplitCommand(), newDownloadCommand(), newLayersCommand(),
-		newDetectorsCommand(), newArchCommand(), newVersionCommand(),
+		newStatesCommand(), newSearchCommand(), newDetectorsCommand(), newArchCommand(), newVersionCommand(),
 	)
 	root.SetArgs(args)
 	root.SetOut(stdout)
