@@ -34,7 +34,7 @@ func (l *Values[T]) UnmarshalYAML(n *yaml.Node) error {
 //	  - {layer: avgpool, O: [10, 50], M: 50, alpha: [10, 100]}
 //	  - {layer: layer3, O: 100, M: [50, 500], alpha: 1000, func: [sigmoid(o*g_kl), o], weight: [1, 2], optional: true}
 //
-// or the sweep of one of the NAC reference's settings files (postprocessor_sweep).
+// or the sweep of one of the NAC reference's settings files (postprocessor, postprocessor_sweep).
 // Keys that it does not know are refused.
 func ReadSpace(path string) (Space, error) {
 	data, err := readSmall(path)
@@ -68,10 +68,12 @@ func readSmall(path string) ([]byte, error) {
 
 func parseSpace(data []byte) (s Space, err error) {
 	var reference struct {
-		Sweep yaml.Node `yaml:"postprocessor_sweep"`
+		Postprocessor struct {
+			Sweep yaml.Node `yaml:"postprocessor_sweep"`
+		}
 	}
-	if err := yaml.Unmarshal(data, &reference); err == nil && reference.Sweep.Kind == yaml.MappingNode {
-		return parseReference(&reference.Sweep)
+	if err := yaml.Unmarshal(data, &reference); err == nil && reference.Postprocessor.Sweep.Kind == yaml.MappingNode {
+		return parseReference(&reference.Postprocessor.Sweep)
 	}
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)

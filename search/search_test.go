@@ -305,7 +305,7 @@ func TestReadSpace(t *testing.T) {
 	// The reference's form.
 	got, err = read(`postprocessor:
   name: nac
-postprocessor_sweep:
+  postprocessor_sweep:
     deep:
       O: [10, 50]
       M: [50]
@@ -323,11 +323,11 @@ postprocessor_sweep:
 		"":                     "no layers",
 		"layers: [{layer: a}]": "no O",
 		"layer: []":            "layer",
-		"layers: [{layer: a, O: 1, M: 50, alpha: 1, beta: 2}]":        "beta",
-		"layers: [{layer: a, O: 1, M: 50, alpha: steep}]":             "steep",
-		"layers: [{layer: a, O: 1, M: 50, alpha: 1, func: cosh}]":     "cosh",
-		"postprocessor_sweep: {a: {O: [1], M: [50], sig_alfa: [1]}}":  "sig_alfa",
-		"postprocessor_sweep: {a: {O: [1], M: [51], sig_alpha: [1]}}": "odd",
+		"layers: [{layer: a, O: 1, M: 50, alpha: 1, beta: 2}]":                         "beta",
+		"layers: [{layer: a, O: 1, M: 50, alpha: steep}]":                              "steep",
+		"layers: [{layer: a, O: 1, M: 50, alpha: 1, func: cosh}]":                      "cosh",
+		"postprocessor: {postprocessor_sweep: {a: {O: [1], M: [50], sig_alfa: [1]}}}":  "sig_alfa",
+		"postprocessor: {postprocessor_sweep: {a: {O: [1], M: [51], sig_alpha: [1]}}}": "odd",
 		"\x00":      "",
 		"layers: 3": "",
 	} {
