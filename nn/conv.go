@@ -264,7 +264,7 @@ func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolutio
 		bias = kernel.Aligned(out.geom.stride)
 		copy(bias, c.bias)
 	}
-	if m := winogradOutputs(c.k, in.geom, out.geom, chunk); m > 0 {
+	if m := winogradOutputs(c.k, in.geom, out.geom, forwardOutputs(out.geom), chunk); m > 0 {
 		j := newWinogradJob(k, m, in, out, c.k.Pad, func(o, i int) *[9]float32 {
 			return (*[9]float32)(c.weight[(o*cin+i)*9:])
 		})
@@ -297,7 +297,7 @@ func backwardConv(k *kernel.Set, chunk int, c convOp, gout, gin *buffer) []convo
 	var jobs []convolution
 	cin, size, s := gin.geom.channels, c.k.Size, c.k.Stride
 	per := cin / c.k.groups()
-	if m := winogradOutputs(c.k, gin.geom, gout.geom, chunk); m > 0 {
+	if m := winogradOutputs(c.k, gin.geom, gout.geom, backwardOutputs, chunk); m > 0 {
 		return append(jobs, newWinogradJob(k, m, gout, gin, 2-c.k.Pad, func(i, o int) *[9]float32 {
 			var turned [9]float32
 			for t, w := range c.weight[(o*cin+i)*9:][:9] {
@@ -344,7 +344,7 @@ func residues(p int, k ConvShape) []int {
 
 // growForward makes the border that forwardConv reads.
 func growForward(k ConvShape, chunk int, in, out *geometry) {
-	if m := winogradOutputs(k, in, out, chunk); m > 0 {
+	if m := winogradOutputs(k, in, out, forwardOutputs(out), chunk); m > 0 {
 		growWinograd(m, k.Pad, in, out)
 		return
 	}
@@ -358,7 +358,7 @@ func growDirect(k ConvShape, in, out *geometry) {
 
 // growBackward makes the border that backwardConv reads.
 func growBackward(k ConvShape, chunk int, in, out *geometry) {
-	if m := winogradOutputs(k, in, out, chunk); m > 0 {
+	if m := winogradOutputs(k, in, out, backwardOutputs, chunk); m > 0 {
 		growWinograd(m, 2-k.Pad, out, in)
 		return
 	}

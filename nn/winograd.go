@@ -41,11 +41,27 @@ type patch struct {
 // repay, measured.
 const winogradChannels = 16
 
-// winogradOutputs returns m if a convolution between the layouts is to be done by
-// F(m x m, 3x3), for chunks of up to the given number of images, or 0 if in the
-// direct form. The choice is the least of estimated times: arithmetic, and
+// forwardOutputs is the greatest m of F(m x m, 3x3) for a forward pass to out.
+// F(4x4) rounds 2.3 times as coarsely as the direct form, F(2x2) a little less
+// than it. What is rounded here decides which ReLUs are open, and where a layer has few
+// channels, one more or less shows in the states; in the backward pass nothing
+// hangs on rounding.
+func forwardOutputs(out *geometry) int {
+	if out.channels < 64 {
+		return 2
+	}
+	return 4
+}
+
+// backwardOutputs is the same for a backward pass.
+const backwardOutputs = 4
+
+// winogradOutputs returns m, at most the given, if a convolution between the
+// layouts is to be done by F(m x m, 3x3), for chunks of up to the given number of
+// images, or 0 if in the direct form. The choice is the least of estimated times:
+// arithmetic, and
 // reading the filters, which grow from 9 to 16 or 36 values, once a block.
-func winogradOutputs(k ConvShape, in, out *geometry, chunk int) int {
+func winogradOutputs(k ConvShape, in, out *geometry, most, chunk int) int {
 	if k.Size != 3 || k.Stride != 1 || k.Groups > 1 || k.Pad > 2 || in.height < 4 || in.width < 4 ||
 		in.channels < winogradChannels || out.channels < winogradChannels {
 		return 0
@@ -58,7 +74,7 @@ func winogradOutputs(k ConvShape, in, out *geometry, chunk int) int {
 		return float64(planes) * pairs * (float64(rows) + 10)
 	}
 	best, least := 0, cost(9, out.height*out.width)
-	for m := 2; m <= 4; m += 2 {
+	for m := 2; m <= most; m += 2 {
 		side := (m + 2) * (m + 2)
 		patches := ((out.height + m - 1) / m) * ((out.width + m - 1) / m)
 		c := cost(side, patches) + 5*float64(side*chunk*patches*(in.stride+out.stride))

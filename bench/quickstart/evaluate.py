@@ -44,7 +44,8 @@ def run(network, images, mean, std):
 
     The gradient is that of the cross-entropy against the uniform distribution
     (KL(uniform || softmax) up to a constant), summed over the batch. Both are
-    sums over height and width.
+    sums over height and width. In float64: two builds of PyTorch in float32 differ from
+    each other where a ReLU's input is within rounding of 0.
     """
     logits, states = [], {name: [] for name in LAYERS}
     outputs = {}
@@ -55,7 +56,7 @@ def run(network, images, mean, std):
         for name in LAYERS
     ]
     for i in range(0, len(images), 100):
-        x = (torch.from_numpy(images[i : i + 100]).float() / 255 - mean) / std
+        x = (torch.from_numpy(images[i : i + 100]).double() / 255 - mean) / std
         out = network(x)
         loss = -F.log_softmax(out, 1).mean(1).sum()
         gradients = torch.autograd.grad(loss, [outputs[name] for name in LAYERS])
@@ -124,6 +125,7 @@ def main():
 
     archive = zipfile.ZipFile(args.archive)
     network, metadata = load_checkpoint(archive.read(CHECKPOINT))
+    network.double()
     mean, std = float(metadata["mean"]), float(metadata["std"])
     names = sorted(
         n[len(LISTS) : -len(".txt")] for n in archive.namelist() if n.startswith(LISTS)
