@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"path/filepath"
@@ -38,6 +39,17 @@ type List struct {
 	Classes []string
 }
 
+// All yields the images in order, for Stream.
+func (l List) All() iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		for _, item := range l.Items {
+			if !yield(item, nil) {
+				return
+			}
+		}
+	}
+}
+
 // maxListFile bounds a list file: ten times the longest list of ImageNet.
 const maxListFile = 1 << 30
 
@@ -60,7 +72,7 @@ func readList(fsys fs.FS, listFile, root string) (List, error) {
 	if err != nil {
 		return List{}, fmt.Errorf("image list: %w", err)
 	}
-	items, err := parseList(data, func(p string) (string, error) { return join(fsys, root, p) })
+	items, err := parseList(data, func(p string) (string, error) { return join(fsys, root, p) }, labelled)
 	if err != nil {
 		return List{}, fmt.Errorf("image list %s: %w", listFile, err)
 	}
@@ -70,10 +82,17 @@ func readList(fsys fs.FS, listFile, root string) (List, error) {
 	return List{Name: listName(listFile), FS: fsys, Items: items}, nil
 }
 
+// lineRule says whether each line of a list must have a label.
+type lineRule bool
+
+const (
+	labelled lineRule = true
+	anyLine  lineRule = false
+)
+
 // parseList reads the lines of a list; resolve turns a listed path into one to
 // be opened.
-func parseList(data []byte, resolve func(string) (string, error)) ([]Item, error) {
-	data = bytes.TrimPrefix(data, []byte("\ufeff")) // written by some Windows editors
+func parseList(data []byte, resolve func(string) (string, error), rule lineRule) ([]Item, error) {
 	items := make([]Item, 0, bytes.Count(data, []byte{'\n'})+1)
 	for n := 1; len(data) > 0; n++ {
 		line := data
@@ -82,32 +101,50 @@ func parseList(data []byte, resolve func(string) (string, error)) ([]Item, error
 		} else {
 			data = nil
 		}
-		text := strings.TrimSpace(string(line))
-		if text == "" {
-			continue
+		item, err := parseLine(string(line), n, rule)
+		if err == nil && item.Path != "" {
+			if item.Path, err = resolve(item.Path); err == nil {
+				items = append(items, item)
+			}
 		}
-		if strings.IndexByte(text, 0) >= 0 {
-			return nil, fmt.Errorf("line %d: a NUL byte; this is not a text file", n)
-		}
-		cut := strings.LastIndexAny(text, " \t")
-		if cut < 0 {
-			return nil, fmt.Errorf("line %d: %q has no label; a line is \"path label\"", n, shorten(text))
-		}
-		p, field := strings.TrimSpace(text[:cut]), text[cut+1:]
-		label, err := strconv.ParseInt(field, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("line %d: the label %q of %q is not an integer", n, shorten(field), shorten(p))
-		}
-		if label < Unlabelled {
-			return nil, fmt.Errorf("line %d: the label %d of %q is below -1", n, label, shorten(p))
-		}
-		full, err := resolve(p)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		items = append(items, Item{Path: full, Label: int(label)})
 	}
 	return items, nil
+}
+
+// parseLine reads line n; the path of an empty one is empty.
+func parseLine(line string, n int, rule lineRule) (Item, error) {
+	if n == 1 {
+		line = strings.TrimPrefix(line, "\ufeff") // written by some Windows editors
+	}
+	text := strings.TrimSpace(line)
+	if text == "" {
+		return Item{}, nil
+	}
+	if strings.IndexByte(text, 0) >= 0 {
+		return Item{}, errors.New("a NUL byte; this is not a text file")
+	}
+	cut := strings.LastIndexAny(text, " \t")
+	if cut < 0 {
+		if rule == anyLine {
+			return Item{Path: text, Label: Unlabelled}, nil
+		}
+		return Item{}, fmt.Errorf("%q has no label; a line is \"path label\"", shorten(text))
+	}
+	p, field := strings.TrimSpace(text[:cut]), text[cut+1:]
+	label, err := strconv.ParseInt(field, 10, 32)
+	if err != nil {
+		if rule == anyLine {
+			return Item{Path: text, Label: Unlabelled}, nil
+		}
+		return Item{}, fmt.Errorf("the label %q of %q is not an integer", shorten(field), shorten(p))
+	}
+	if label < Unlabelled {
+		return Item{}, fmt.Errorf("the label %d of %q is below -1", label, shorten(p))
+	}
+	return Item{Path: p, Label: int(label)}, nil
 }
 
 // join makes a listed path one that can be opened.

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"iter"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -88,9 +91,20 @@ type Batch struct {
 	N      int
 	Index  []int // position of each image in List.Items
 	Labels []int
+	// Items and Failed are filled in by Stream: all images of the run, of which the
+	// first is at position First, and those left out, in order.
+	First  int
+	Items  []Item
+	Failed []Failure
 
 	loader *Loader
 	work   *work
+}
+
+// Failure is an image that could not be read.
+type Failure struct {
+	Index int
+	Err   error
 }
 
 // Release gives the batch's memory back for later ones; its slices must not be
@@ -108,13 +122,15 @@ func (b *Batch) Release() {
 // work is a batch in the making and the memory it is made in.
 type work struct {
 	images []float32
+	items  []Item
 	index  []int
 	labels []int
 	errs   []error
-	first  int // position in the list of the first image
-	n      int
-	open   atomic.Int64 // images not yet done
-	done   chan struct{}
+	failed []Failure
+	first  int   // position in the list of the first image
+	after  error // of the sequence of items, behind these
+	open   atomic.Int64
+	done   chan struct{} // closed when no image is open
 }
 
 type task struct {
@@ -125,8 +141,10 @@ type task struct {
 // Loader decodes a list's images in the background. Its methods are for one
 // goroutine at a time.
 type Loader struct {
-	list List
-	opt  LoadOptions
+	list   List // without its items
+	items  iter.Seq2[Item, error]
+	stream bool
+	opt    LoadOptions
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -137,17 +155,35 @@ type Loader struct {
 	free  chan *work    // memory to use again
 
 	err     error // what Next goes on to return
+	pending error // what it is to return next
 	skipped []error
 }
 
 // Load begins to decode list. Wrong options are reported by the first Next. The
 // caller must read to the end, or to an error, or call Close.
 func Load(ctx context.Context, list List, options LoadOptions) *Loader {
-	l := &Loader{list: list, opt: options}
+	l := &Loader{list: list, items: list.All(), opt: options}
+	l.begin(ctx, len(list.Items))
+	return l
+}
+
+// Stream is Load of images that come one after the other, for as many as do not fit
+// in memory: nothing is kept of them. Paths are opened in fsys; nil is the operating
+// system. Images that cannot be read are reported by the batch they would be in,
+// whatever OnError says, and Skipped stays empty. An error in the sequence ends it.
+func Stream(ctx context.Context, fsys fs.FS, items iter.Seq2[Item, error], options LoadOptions) *Loader {
+	options.OnError = Skip
+	l := &Loader{list: List{FS: fsys}, items: items, stream: true, opt: options}
+	l.begin(ctx, math.MaxInt)
+	return l
+}
+
+// begin starts the workers, no more than there may be images.
+func (l *Loader) begin(ctx context.Context, most int) {
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	if err := l.opt.defaults(); err != nil {
 		l.fail(err)
-		return l
+		return
 	}
 	l.ready = make(chan *work, l.opt.Ahead)
 	l.slots = make(chan struct{}, l.opt.Ahead)
@@ -155,11 +191,10 @@ func Load(ctx context.Context, list List, options LoadOptions) *Loader {
 	tasks := make(chan task)
 	l.wait.Add(1)
 	go l.dispatch(tasks)
-	for range min(l.opt.Workers, max(len(list.Items), 1)) {
+	for range min(l.opt.Workers, max(most, 1)) {
 		l.wait.Add(1)
 		go l.decode(tasks)
 	}
-	return l
 }
 
 // dispatch hands out the images in list order, at most Ahead batches ahead.
@@ -170,26 +205,47 @@ func (l *Loader) dispatch(tasks chan<- task) {
 	// A few images a task make the hand-over cheap for small images, and still
 	// leave work for all at a batch's end.
 	chunk := min(max(l.opt.BatchSize/(4*l.opt.Workers), 1), 16)
-	for first := 0; first < len(l.list.Items); first += l.opt.BatchSize {
+	next, stop := iter.Pull2(l.items)
+	defer stop()
+	for first := 0; ; {
 		select {
 		case l.slots <- struct{}{}:
 		case <-l.ctx.Done():
 			return
 		}
-		w := l.room(first, min(l.opt.BatchSize, len(l.list.Items)-first))
+		w := l.room(first)
+		for len(w.items) < l.opt.BatchSize {
+			item, err, ok := next()
+			if !ok || err != nil {
+				w.after = err
+				break
+			}
+			w.items = append(w.items, item)
+		}
+		n := len(w.items)
+		if n == 0 && w.after == nil {
+			return
+		}
+		w.open.Store(int64(n))
+		if n == 0 {
+			close(w.done)
+		}
 		l.ready <- w // has room, as there is a slot
-		for from := 0; from < w.n; from += chunk {
+		for from := 0; from < n; from += chunk {
 			select {
-			case tasks <- task{w, from, min(from+chunk, w.n)}:
+			case tasks <- task{w, from, min(from+chunk, n)}:
 			case <-l.ctx.Done():
 				return
 			}
 		}
+		if first += n; n < l.opt.BatchSize {
+			return
+		}
 	}
 }
 
-// room returns a work for n images from the position first on.
-func (l *Loader) room(first, n int) *work {
+// room returns a work for images from the position first on.
+func (l *Loader) room(first int) *work {
 	var w *work
 	select {
 	case w = <-l.free:
@@ -202,8 +258,7 @@ func (l *Loader) room(first, n int) *work {
 			errs:   make([]error, size),
 		}
 	}
-	w.first, w.n = first, n
-	w.open.Store(int64(n))
+	w.first, w.items, w.failed, w.after = first, w.items[:0], w.failed[:0], nil
 	w.done = make(chan struct{})
 	return w
 }
@@ -233,7 +288,7 @@ func (l *Loader) decode(tasks <-chan task) {
 				t.w.errs[i] = err
 				continue
 			}
-			item := l.list.Items[t.w.first+i]
+			item := t.w.items[i]
 			data, err := readFile(l.list.FS, item.Path, maxImageFile, file)
 			if err == nil {
 				var img *Image
@@ -268,6 +323,9 @@ func (l *Loader) Next() (*Batch, error) {
 		if l.err != nil {
 			return nil, l.err
 		}
+		if l.pending != nil {
+			return nil, l.fail(l.pending)
+		}
 		var w *work
 		select {
 		case w = <-l.ready:
@@ -296,14 +354,19 @@ func (l *Loader) Next() (*Batch, error) {
 	}
 }
 
-// batch moves the good images of w together. It returns nil if there is none.
+// batch moves the good images of w together. It returns nil if there is nothing to
+// tell of.
 func (l *Loader) batch(w *work) (*Batch, error) {
 	size := 3 * l.opt.Height * l.opt.Width
 	n := 0
-	for i := range w.n {
+	for i, item := range w.items {
 		if err := w.errs[i]; err != nil {
 			if ctxErr := l.ctx.Err(); ctxErr != nil {
 				return nil, ctxErr
+			}
+			if l.stream {
+				w.failed = append(w.failed, Failure{w.first + i, err})
+				continue
 			}
 			err = fmt.Errorf("image list %s: %w", l.list.Name, err)
 			if l.opt.OnError == Stop {
@@ -316,14 +379,19 @@ func (l *Loader) batch(w *work) (*Batch, error) {
 			copy(w.images[n*size:][:size], w.images[i*size:][:size])
 		}
 		w.index[n] = w.first + i
-		w.labels[n] = l.list.Items[w.first+i].Label
+		w.labels[n] = item.Label
 		n++
 	}
-	if n == 0 {
+	l.pending = w.after
+	if n == 0 && len(w.failed) == 0 {
 		l.recycle(w)
 		return nil, nil
 	}
-	return &Batch{Images: w.images[:n*size], N: n, Index: w.index[:n], Labels: w.labels[:n], loader: l, work: w}, nil
+	b := &Batch{Images: w.images[:n*size], N: n, Index: w.index[:n], Labels: w.labels[:n], First: w.first, loader: l, work: w}
+	if l.stream {
+		b.Items, b.Failed = w.items, w.failed
+	}
+	return b, nil
 }
 
 // fail ends the work and makes err what Next returns from now on.
