@@ -56,6 +56,9 @@ type FitInfo struct {
 	// model's, were classified right.
 	Right    int `json:"right,omitempty"`
 	Labelled int `json:"labelled,omitempty"`
+	// Normalizations are the means and standard deviations that were tried, if none was
+	// given.
+	Normalizations []NormalizationTrial `json:"normalizations,omitempty"`
 	// Tried are the settings that were compared on validation images, the chosen one
 	// first; empty if there were no OOD images to choose by.
 	Tried []Trial `json:"tried,omitempty"`
@@ -116,6 +119,7 @@ func (d *Detector) Info() Info {
 	info := d.info
 	info.Classes = slices.Clone(info.Classes)
 	info.Fit.Sources = slices.Clone(info.Fit.Sources)
+	info.Fit.Normalizations = slices.Clone(info.Fit.Normalizations)
 	info.Fit.Tried = slices.Clone(info.Fit.Tried)
 	info.ClassThresholds = maps.Clone(info.ClassThresholds)
 	return info

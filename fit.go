@@ -27,7 +27,9 @@ type FitOptions struct {
 	// Like is a detector of the same model whose settings and transform are taken, so
 	// that the two can be merged.
 	Like *Detector
-	// Transform is DefaultTransform's if it is zero.
+	// Transform turns files into the network's images. If sizes are 0, they are those
+	// of the model; if Mean and Std are, the usual ones are tried, and that taken with
+	// which the network classifies best: see Info.Fit.Normalizations.
 	Transform imageset.Transform
 	// Calibration are ID images to calibrate on, best ones that the model was not trained
 	// on: it tends to be surer of those it was, and the false alarms among new
@@ -59,25 +61,8 @@ const (
 	mostValidation     = 1_000
 )
 
-// DefaultTransform is a guess: a model's file does not say how its images were
-// prepared. Small images get CIFAR-10's mean and standard deviation, larger ones
-// ImageNet's and its margin around the centre crop.
-func DefaultTransform(m *Model) (imageset.Transform, error) {
-	in := m.info.Input
-	if in[0] != 3 || in[1] != in[2] {
-		return imageset.Transform{}, fmt.Errorf("nac: %s takes images of %dx%dx%d; only square ones of 3 channels can be made of files", m.info.Name, in[0], in[1], in[2])
-	}
-	name := "imagenet"
-	if in[1] <= 64 {
-		name = "cifar10"
-	}
-	t, err := imageset.Preset(name)
-	t.Resize, t.Crop = t.Resize*in[1]/t.Crop, in[1]
-	return t, err
-}
-
 // defaults fills in what is not set and checks the rest.
-func (o *FitOptions) defaults(m *Model) (err error) {
+func (o *FitOptions) defaults(m *Model) error {
 	if o.Like != nil {
 		if why := o.Like.info.Model.differs(m.info); why != "" {
 			return fmt.Errorf("nac: the detector whose settings are taken is of another model: %s", why)
@@ -93,10 +78,12 @@ func (o *FitOptions) defaults(m *Model) (err error) {
 	if len(o.Settings.Layers)+len(o.Settings.LayerNames) == 0 {
 		o.Settings.LayerNames = o.Layers
 	}
-	if o.Transform == (imageset.Transform{}) {
-		if o.Transform, err = DefaultTransform(m); err != nil {
+	if o.Transform.Resize == 0 && o.Transform.Crop == 0 {
+		t, err := defaultTransform(m.info)
+		if err != nil {
 			return err
 		}
+		o.Transform.Resize, o.Transform.Crop = t.Resize, t.Crop
 	}
 	if h, w := o.Transform.Size(); h > 0 && [3]int{3, h, w} != m.info.Input {
 		return fmt.Errorf("nac: %s takes images of %v, the transform makes 3x%dx%d", m.info.Name, m.info.Input, h, w)
@@ -136,6 +123,11 @@ func Fit(ctx context.Context, m *Model, images imageset.List, o FitOptions) (*De
 	}
 	if err := f.split(images); err != nil {
 		return nil, err
+	}
+	if o.Transform.Std == ([3]float32{}) {
+		if err := f.normalize(); err != nil {
+			return nil, err
+		}
 	}
 	if err := f.candidates(); err != nil {
 		return nil, err

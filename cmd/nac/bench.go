@@ -153,6 +153,11 @@ func normalized(b openood.Benchmark, preset string, mean, std []float32) (images
 	if err != nil {
 		return t, err
 	}
+	return normalize(t, preset, mean, std)
+}
+
+// normalize replaces a transform's mean and std by those given, if any.
+func normalize(t imageset.Transform, preset string, mean, std []float32) (imageset.Transform, error) {
 	if preset != "" {
 		if mean != nil || std != nil {
 			return t, usagef("--normalize %s already says mean and std: leave out --mean and --std", preset)

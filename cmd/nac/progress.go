@@ -59,7 +59,7 @@ func (p *progress) Advance(images int) {
 		_ = p.bar.Add(images)
 	case time.Since(p.latest) >= p.every:
 		p.latest = time.Now()
-		fmt.Fprintf(p.w, "%-12s %s of %s images\n", p.set, thousands(p.done), thousands(p.images))
+		fmt.Fprintf(p.w, "%-12s %s images\n", p.set, p.count())
 	}
 }
 
@@ -68,9 +68,37 @@ func (p *progress) End() {
 		_ = p.bar.Clear()
 	}
 	took := time.Since(p.begin)
-	count := thousands(p.done)
-	if p.done != p.images {
-		count += " of " + thousands(p.images)
+	fmt.Fprintf(p.w, "%-12s %s images, %s\n", p.set, p.count(), seconds(took.Seconds()))
+}
+
+// count says how many images are done; their number may be unknown, -1.
+func (p *progress) count() string {
+	if p.images < 0 || p.done == p.images {
+		return thousands(p.done)
 	}
-	fmt.Fprintf(p.w, "%-12s %s images, %s\n", p.set, count, seconds(took.Seconds()))
+	return thousands(p.done) + " of " + thousands(p.images)
+}
+
+// stages turns calls of nac.Fit's progress into those of progress.
+type stages struct {
+	*progress
+	stage string
+}
+
+func newStages(w io.Writer) *stages { return &stages{progress: newProgress(w)} }
+
+func (s *stages) advance(stage string, done, total int) {
+	if done == 0 {
+		s.end()
+		s.stage = stage
+		s.Begin(stage, total)
+	}
+	s.Advance(done - s.done)
+}
+
+func (s *stages) end() {
+	if s.stage != "" {
+		s.End()
+		s.stage = ""
+	}
 }

@@ -15,6 +15,7 @@ const (
 	exitOK          = 0
 	exitFailure     = 1
 	exitUsage       = 2
+	exitPartial     = 3   // some images could not be scored
 	exitInterrupted = 130 // as shells report a process that SIGINT ended
 )
 
@@ -22,6 +23,11 @@ const (
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
+
+// partialError tells that the work was done but for some images.
+type partialError struct{ error }
+
+func (e partialError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
@@ -49,8 +55,9 @@ which needs no data: a small network and a few thousand images are built in.`,
 	began := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
 	root.AddCommand(
-		newQuickstartCommand(), newBenchCommand(), newTrainCommand(), newSplitCommand(), newDownloadCommand(), newLayersCommand(),
-		newStatesCommand(), newSearchCommand(), newDetectorsCommand(), newArchCommand(), newVersionCommand(),
+		newQuickstartCommand(), newFitCommand(), newInfoCommand(), newMergeCommand(), newScoreCommand(),
+		newBenchCommand(), newTrainCommand(), newStatesCommand(), newSearchCommand(),
+		newSplitCommand(), newDownloadCommand(), newLayersCommand(), newDetectorsCommand(), newArchCommand(), newVersionCommand(),
 	)
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -70,6 +77,9 @@ which needs no data: a small network and a few thousand images are built in.`,
 		return exitUsage
 	}
 	fmt.Fprintln(stderr, "nac: "+message)
+	if partial := (partialError{}); errors.As(err, &partial) {
+		return exitPartial
+	}
 	return exitFailure
 }
 

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"nac"
+	"nac/imageset"
+)
+
+func newScoreCommand() *cobra.Command {
+	var f scoreFlags
+	cmd := &cobra.Command{
+		Use:   "score DETECTOR IMAGES...",
+		Short: "Tell which images are out-of-distribution",
+		Long: `Scores images with a detector that "nac fit" has written and says of each: ID or OOD,
+its score (higher = more in-distribution), its p-value (of images like those that the
+detector was calibrated on, at most this share looks as strange), and the classifier's
+prediction with its probability.
+
+IMAGES are files, folders with all that is below, tar archives, and lists, lines of
+"path" or "path label"; - is a list, or an image, from the standard input. Any number
+of images is scored in constant memory. An image that cannot be read gets a row that
+says why, and the exit code is ` + fmt.Sprint(exitPartial) + `.
+
+With --out a run that was interrupted goes on where it stopped when it is called again;
+FILE appears when all is done.
+
+The classifier is looked for where it was when the detector was fitted, then beside
+the detector; --model names another place.`,
+		Example: `  nac score detector.nac photo.jpg
+  nac score detector.nac uploads/ --format csv --out scores.csv
+  find / -name '*.jpg' | nac score detector.nac - --format jsonl --fpr 0.01
+  nac score detector.nac photo.jpg --explain why/`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return usagef("want a detector and images")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.run(cmd.Context(), args[0], args[1:], cmd)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.model, "model", "", "`file` of the classifier, if it has moved")
+	fl.StringVar(&f.format, "format", "", "table, jsonl, csv or parquet (default: by the ending of --out, else table)")
+	fl.StringVarP(&f.out, "out", "o", "", "`file` to write to (default: the standard output)")
+	fl.BoolVar(&f.restart, "restart", false, "with --out: begin anew what an interrupted run has left")
+	fl.StringVar(&f.root, "root", "", "`folder` that paths in lists are relative to (default: the list's)")
+	fl.Float64Var(&f.fpr, "fpr", 0, "another false-alarm `rate` than the detector's")
+	fl.BoolVar(&f.quiet, "quiet", false, "no progress")
+	complete(cmd, "format", func() []string { return formatNames })
+	_ = cmd.MarkFlagFilename("model")
+	_ = cmd.MarkFlagFilename("out")
+	_ = cmd.MarkFlagDirname("root")
+	return cmd
+}
+
+type scoreFlags struct {
+	model, format, out, root string
+	fpr                      float64
+	restart, quiet           bool
+}
+
+// openDetector loads a detector and its classifier, from model or from where it was.
+func openDetector(file, model string) (*nac.Detector, error) {
+	d, err := nac.Load(file, nil)
+	if err != nil {
+		return nil, err
+	}
+	info := d.Info().Model
+	if model == "" {
+		model = info.Path
+		if _, err := os.Stat(model); err != nil {
+			model = filepath.Join(filepath.Dir(file), filepath.Base(info.Path))
+		}
+		if _, err := os.Stat(model); err != nil || info.Path == "" {
+			return nil, fmt.Errorf("the classifier %s is neither at %s nor beside %s; name its file with --model", info.Name, info.Path, file)
+		}
+	}
+	m, err := nac.Open(model, info.Architecture)
+	if err != nil {
+		return nil, err
+	}
+	return nac.Load(file, m)
+}
+
+func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd *cobra.Command) error {
+	stdout, stderr := cmd.OutOrStdout(), cmd.ErrOrStderr()
+	format, err := f.formatName()
+	if err != nil {
+		return err
+	}
+	if f.fpr != 0 && !(f.fpr > 0 && f.fpr < 1) {
+		return usagef("--fpr is %v; it must be above 0 and below 1", f.fpr)
+	}
+	if i := slices.Index(places, "-"); i >= 0 && len(places) > 1 {
+		return usagef("- besides other images: want one of them")
+	}
+	d, err := openDetector(file, f.model)
+	if err != nil {
+		return err
+	}
+	if f.fpr != 0 {
+		if d, err = d.WithRate(f.fpr); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	shards := &imageset.Shards{Keep: 4}
+	var items iter.Seq2[imageset.Item, error]
+	if places[0] == "-" {
+		in := bufio.NewReader(cmd.InOrStdin())
+		// As in files: a text has no NUL byte.
+		if head, _ := in.Peek(512); bytes.IndexByte(head, 0) >= 0 {
+			return f.scoreInput(ctx, d, in, format, stdout)
+		}
+		items = patient(ctx, imageset.FindLines(in, f.root))
+	} else {
+		for _, p := range places {
+			if _, err := os.Stat(p); err != nil {
+				return usageError{err}
+			}
+		}
+		items = imageset.Find(shards, f.root, places...)
+	}
+	count := &tally{}
+	if f.out == "" {
+		w := newScoreWriter(format, stdout)
+		err = f.score(d.ScoreAll(ctx, shards, items), w.row, count, f.progress(stdout, stderr))
+		err = errors.Join(err, w.close())
+	} else {
+		hash, e := hashFile(file)
+		if e != nil {
+			return e
+		}
+		j, e := openJournal(f.out, journalHead{Detector: hash, Rate: d.Info().Rate, Images: places, Root: f.root}, f.restart)
+		if e != nil {
+			return e
+		}
+		defer j.close()
+		items = j.rest(items, count)
+		if count.images > 0 {
+			fmt.Fprintf(stderr, "%s images were scored by an earlier run\n", thousands(count.images))
+		}
+		err = f.score(d.ScoreAll(ctx, shards, items), j.add, count, f.progress(stdout, stderr))
+		if err == nil {
+			err = j.finish(format)
+		} else if count.images > 0 {
+			err = fmt.Errorf("%w; %s images are done: call again to go on", err, thousands(count.images))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "%s images: %s ID, %s OOD, %s could not be scored\n",
+		thousands(count.images), thousands(count.images-count.ood-count.failed), thousands(count.ood), thousands(count.failed))
+	if count.images == 0 {
+		return errors.New("no images")
+	}
+	if count.failed > 0 {
+		return partialError{fmt.Errorf("%s of %s images could not be scored; their rows say why", thousands(count.failed), thousands(count.images))}
+	}
+	return nil
+}
+
+func hashFile(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// progress is shown where it does not run into the rows.
+func (f *scoreFlags) progress(stdout, stderr io.Writer) *progress {
+	if f.quiet || f.out == "" && isTerminal(stdout) {
+		return nil
+	}
+	p := newProgress(stderr)
+	p.Begin("score", -1)
+	return p
+}
+
+// tally counts rows.
+type tally struct{ images, ood, failed int }
+
+func (t *tally) add(r scoreRow) {
+	t.images++
+	switch r.Verdict {
+	case verdictOOD:
+		t.ood++
+	case verdictError:
+		t.failed++
+	}
+}
+
+// score gives every row to take.
+func (f *scoreFlags) score(all iter.Seq2[nac.Scored, error], take func(scoreRow) error, count *tally, p *progress) error {
+	if p != nil {
+		defer p.End()
+	}
+	for s, err := range all {
+		if err != nil {
+			return err
+		}
+		r := rowOf(s)
+		if err := take(r); err != nil {
+			return err
+		}
+		count.add(r)
+		if p != nil {
+			p.Advance(1)
+		}
+	}
+	return nil
+}
+
+// scoreInput scores the image that in is.
+func (f *scoreFlags) scoreInput(ctx context.Context, d *nac.Detector, in io.Reader, format string, stdout io.Writer) error {
+	if f.out != "" {
+		return usagef("--out is for more than one image")
+	}
+	const limit = 1 << 30
+	data, err := io.ReadAll(io.LimitReader(in, limit))
+	if err != nil {
+		return err
+	}
+	img, err := imageset.DecodeBytes("the standard input", data)
+	if err != nil {
+		return err
+	}
+	s := nac.Scored{Path: "-"}
+	if s.Result, err = d.Score(ctx, img); err != nil {
+		return err
+	}
+	w := newScoreWriter(format, stdout)
+	return errors.Join(w.row(rowOf(s)), w.close())
+}
+
+// patient yields a sequence that may wait for somebody, until ctx is done.
+func patient(ctx context.Context, items iter.Seq2[imageset.Item, error]) iter.Seq2[imageset.Item, error] {
+	type next struct {
+		item imageset.Item
+		err  error
+	}
+	return func(yield func(imageset.Item, error) bool) {
+		c := make(chan next)
+		go func() {
+			defer close(c)
+			for item, err := range items {
+				select {
+				case c <- next{item, err}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		for {
+			select {
+			case n, ok := <-c:
+				if !ok || !yield(n.item, n.err) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}

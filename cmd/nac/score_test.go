@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/parquet-go/parquet-go"
+
+	"nac"
+	"nac/quickstart"
+)
+
+// own is a folder with the built-in network and images, and a detector fitted to 200
+// of them in each of two parts.
+var own = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "nac-own-")
+	if err != nil {
+		return "", err
+	}
+	return dir, quickstart.Extract(dir)
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := own(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+type ownFiles struct{ dir, model, lists, images string }
+
+func ownData(t *testing.T) ownFiles {
+	t.Helper()
+	dir, err := own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ownFiles{
+		dir, filepath.Join(dir, filepath.FromSlash(quickstart.Checkpoint)),
+		filepath.Join(dir, "benchmark_imglist", quickstart.Benchmark), filepath.Join(dir, "images_classic"),
+	}
+}
+
+// part writes some lines of a list to a file.
+func (o ownFiles) part(t *testing.T, list string, from, to int) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(o.lists, list+".txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(string(data), "\n")[from:to]
+	file := filepath.Join(t.TempDir(), list+".txt")
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "")), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func (o ownFiles) fit(t *testing.T, out string, more ...string) string {
+	t.Helper()
+	args := append([]string{"fit", "--model", o.model, "--arch", quickstart.Arch, "--root", o.images,
+		"--mean", "0.2752,0.2752,0.2752", "--std", "0.3336,0.3336,0.3336", "-o", out}, more...)
+	code, stdout, stderr := call(t, args...)
+	if code != exitOK {
+		t.Fatalf("%v: exit code %d, %s", args, code, stderr)
+	}
+	return stdout
+}
+
+func ok(t *testing.T, args ...string) string {
+	t.Helper()
+	code, stdout, stderr := call(t, args...)
+	if code != exitOK {
+		t.Fatalf("%v: exit code %d, %s", args, code, stderr)
+	}
+	return stdout
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestFitInfoMergeScore(t *testing.T) {
+	o := ownData(t)
+	dir := t.TempDir()
+	detector, second, sum := filepath.Join(dir, "a.nac"), filepath.Join(dir, "b.nac"), filepath.Join(dir, "sum.nac")
+	stdout := o.fit(t, detector, "--id", o.part(t, "main_train_fashion", 0, 250))
+	for _, want := range []string{"resnet20, 8 classes", "layer3", "fitted      on 200 images", "calibrated  on 50 others", "threshold", "nac score " + detector} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("fit does not print %q:\n%s", want, stdout)
+		}
+	}
+	var info nac.Info
+	if err := json.Unmarshal([]byte(ok(t, "info", detector, "--json")), &info); err != nil || info.Fit.Images != 200 {
+		t.Errorf("info --json: %+v, %v", info, err)
+	}
+	if text := ok(t, "info", detector); !strings.HasPrefix(stdout, text) {
+		t.Errorf("info prints %s", text)
+	}
+
+	o.fit(t, second, "--id", o.part(t, "main_train_fashion", 250, 500), "--like", detector)
+	if stdout := ok(t, "merge", detector, second, "-o", sum); !strings.Contains(stdout, "on 400 images") || !strings.Contains(stdout, "on 100 others") {
+		t.Errorf("merge prints %s", stdout)
+	}
+	o.fit(t, second, "--id", o.part(t, "main_train_fashion", 250, 500))
+	if code, _, stderr := call(t, "merge", detector, second, "-o", sum); code != exitFailure || !strings.Contains(stderr, "alpha") {
+		t.Errorf("merging other settings: exit code %d, %s", code, stderr)
+	}
+
+	// All formats say the same; a bad file is a row and an exit code.
+	list := o.part(t, "test_mnist", 0, 40)
+	if err := os.WriteFile(list, append(read(t, list), "absent.png -1\n"...), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	var rows []scoreRow
+	score := func(format string) []byte {
+		t.Helper()
+		out := filepath.Join(dir, "out."+format)
+		code, stdout, stderr := call(t, "score", detector, list, "--root", o.images, "--out", out)
+		if code != exitPartial || stdout != "" || !strings.Contains(stderr, "1 of 41 images could not be scored") {
+			t.Fatalf("%s: exit code %d, %q, %s", format, code, stdout, stderr)
+		}
+		for _, left := range []string{".partial", ".partial.lock"} {
+			if _, err := os.Stat(out + left); err == nil {
+				t.Errorf("%s is left behind", out+left)
+			}
+		}
+		return read(t, out)
+	}
+	lines := score("jsonl")
+	for d := json.NewDecoder(bytes.NewReader(lines)); ; {
+		var r scoreRow
+		if err := d.Decode(&r); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, r)
+	}
+	if len(rows) != 41 || rows[40].Verdict != verdictError || !strings.Contains(rows[40].Error, "absent.png") || rows[40].Score != nil {
+		t.Fatalf("%d rows, the last is %+v", len(rows), rows[len(rows)-1])
+	}
+	if r := rows[3]; r.Score == nil || *r.Score <= 0 || *r.PValue <= 0 || *r.Class > 7 || *r.Probability < 1./8 || r.Path != filepath.Join(o.images, "mnist", "test", filepath.Base(r.Path)) {
+		t.Errorf("row 3: %+v", r)
+	}
+	table, err := csv.NewReader(bytes.NewReader(score("csv"))).ReadAll()
+	if err != nil || len(table) != 42 || table[4][0] != rows[3].Path || table[41][1] != verdictError {
+		t.Errorf("CSV of %d rows, %v", len(table), err)
+	}
+	data := score("parquet")
+	stored, err := parquet.Read[scoreRow](bytes.NewReader(data), int64(len(data)))
+	if err != nil || len(stored) != 41 || *stored[3].Score != *rows[3].Score || stored[40].Score != nil || stored[40].Error != rows[40].Error {
+		t.Errorf("parquet: %d rows, %v", len(stored), err)
+	}
+	if text := score("table"); bytes.Count(text, []byte("\n")) != 42 {
+		t.Errorf("table:\n%s", text)
+	}
+
+	// An interrupted run goes on: whole rows stay, a torn one is scored again.
+	out := filepath.Join(dir, "resumed.jsonl")
+	partial := func(keep int, images ...string) {
+		t.Helper()
+		hash, err := hashFile(detector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, err := json.Marshal(journalHead{Detector: hash, Rate: 0.05, Images: images, Root: o.images})
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := bytes.Join(bytes.SplitAfter(lines, []byte("\n"))[:keep], nil)
+		begun := append(append(append(head, '\n'), whole...), `{"path":"torn`...)
+		if err := os.WriteFile(out+".partial", begun, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	partial(17, list)
+	if code, _, stderr := call(t, "score", detector, list, "--root", o.images, "--out", out); code != exitPartial || !strings.Contains(stderr, "17 images were scored by an earlier run") {
+		t.Errorf("resumed: exit code %d, %s", code, stderr)
+	}
+	if !bytes.Equal(read(t, out), lines) {
+		t.Error("a resumed run ends in other rows")
+	}
+	partial(17, "other")
+	if code, _, stderr := call(t, "score", detector, list, "--root", o.images, "--out", out); code != exitFailure || !strings.Contains(stderr, "--restart") {
+		t.Errorf("another run's rows: exit code %d, %s", code, stderr)
+	}
+	if code, _, _ := call(t, "score", detector, list, "--root", o.images, "--out", out, "--restart"); code != exitPartial {
+		t.Errorf("restarted: exit code %d", code)
+	}
+
+	// Other ways to give images.
+	if text := ok(t, "score", detector, rows[0].Path, filepath.Dir(rows[0].Path), "--format", "csv"); strings.Count(text, "\n") < 100 || !strings.Contains(text, rows[3].Path) {
+		t.Errorf("a file and a folder: %s", text)
+	}
+	if code, _, stderr := call(t, "score", detector, filepath.Join(dir, "absent")); code != exitUsage || !strings.Contains(stderr, "absent") {
+		t.Errorf("an absent place: exit code %d, %s", code, stderr)
+	}
+	input := func(in []byte) string {
+		var stdout, stderr bytes.Buffer
+		file := filepath.Join(dir, "input")
+		if err := os.WriteFile(file, in, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		saved := os.Stdin
+		os.Stdin = f
+		defer func() { os.Stdin = saved }()
+		if code := run(t.Context(), []string{"score", detector, "-", "--format", "jsonl"}, &stdout, &stderr); code != exitOK {
+			t.Fatalf("exit code %d, %s", code, stderr.String())
+		}
+		return stdout.String()
+	}
+	first := string(bytes.SplitAfter(lines, []byte("\n"))[0])
+	if got := input([]byte(rows[0].Path + "\n")); got != first {
+		t.Errorf("a list on the standard input: %s, want %s", got, first)
+	}
+	if got := input(read(t, rows[0].Path)); strings.ReplaceAll(got, `"-"`, `"`+rows[0].Path+`"`) != first {
+		t.Errorf("an image on the standard input: %s, want %s", got, first)
+	}
+
+	// The classifier is gone, or another.
+	if err := os.WriteFile(filepath.Join(dir, "other.onnx"), read(t, filepath.Join("..", "..", "onnx", "testdata", "plain.onnx")), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := call(t, "score", detector, rows[0].Path, "--model", filepath.Join(dir, "gone.onnx")); code != exitFailure || !strings.Contains(stderr, "gone.onnx") {
+		t.Errorf("a classifier that is gone: exit code %d, %s", code, stderr)
+	}
+}
