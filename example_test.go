@@ -45,6 +45,12 @@ func ownNetwork() (*arch.Model, error) {
 	}.Model()
 }
 
+// asTrained is how that network wants its images.
+var asTrained = imageset.Transform{
+	Resize: 16, Crop: 16,
+	Mean: [3]float32{0.485, 0.456, 0.406}, Std: [3]float32{0.229, 0.224, 0.225},
+}
+
 // A network of one's own with a detector: fitted on a folder of images, then asked
 // about two others.
 func ExampleNewModel() {
@@ -64,7 +70,8 @@ func ExampleNewModel() {
 		fmt.Println(err)
 		return
 	}
-	d, err := nac.Fit(context.Background(), nac.NewModel(network, "red or blue, 1"), images, nac.FitOptions{Detector: "nac"})
+	m := nac.NewModel(network, "red or blue, 1")
+	d, err := nac.Fit(context.Background(), m, images, nac.FitOptions{Detector: "nac", Transform: asTrained})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -95,7 +102,7 @@ func TestOwnNetwork(t *testing.T) {
 	m := nac.NewModel(network, "red or blue, 1")
 	for _, key := range detector.Keys() {
 		t.Run(key, func(t *testing.T) {
-			d, err := nac.Fit(t.Context(), m, images, nac.FitOptions{Detector: key})
+			d, err := nac.Fit(t.Context(), m, images, nac.FitOptions{Detector: key, Transform: asTrained})
 			if err != nil {
 				t.Fatal(err)
 			}
