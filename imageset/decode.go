@@ -7,14 +7,9 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	"image/gif"
 	"image/png"
 	"io/fs"
 	"sync"
-
-	"golang.org/x/image/bmp"
-	"golang.org/x/image/tiff"
-	"golang.org/x/image/webp"
 )
 
 // Image is a decoded picture: RGB bytes, row by row.
@@ -96,15 +91,11 @@ func (d *decoder) decode(name string, data []byte, maxPixels int) (*Image, error
 	return &d.img, nil
 }
 
-// format is a picture format decoded by a library.
+// format is a picture format besides JPEG.
 type format struct {
 	name   string
 	magic  func([]byte) bool
-	decode func(*bytes.Reader) (image.Image, error)
-	config func(*bytes.Reader) (image.Config, error)
-	// ratio bounds the pixels of one bit that a byte of the file can hold, 0 if
-	// nothing does.
-	ratio int
+	decode func(data []byte, maxPixels int, dst *Image) error
 }
 
 func starts(prefixes ...string) func([]byte) bool {
@@ -118,25 +109,14 @@ func starts(prefixes ...string) func([]byte) bool {
 	}
 }
 
-// Deflate makes at most 1032 bytes of one, LZW 4096 of a 12-bit code.
 var formats = []format{
-	{"PNG", starts("\x89PNG\r\n\x1a\n"),
-		func(r *bytes.Reader) (image.Image, error) { return png.Decode(r) },
-		func(r *bytes.Reader) (image.Config, error) { return png.DecodeConfig(r) }, 8 * 1032},
-	{"GIF", starts("GIF87a", "GIF89a"),
-		func(r *bytes.Reader) (image.Image, error) { return gif.Decode(r) },
-		func(r *bytes.Reader) (image.Config, error) { return gif.DecodeConfig(r) }, 4096},
-	{"BMP", starts("BM"),
-		func(r *bytes.Reader) (image.Image, error) { return bmp.Decode(r) },
-		func(r *bytes.Reader) (image.Config, error) { return bmp.DecodeConfig(r) }, 8},
-	{"TIFF", starts("II*\x00", "MM\x00*"),
-		func(r *bytes.Reader) (image.Image, error) { return tiff.Decode(r) },
-		func(r *bytes.Reader) (image.Config, error) { return tiff.DecodeConfig(r) }, 8 * 4096},
+	{"PNG", starts("\x89PNG\r\n\x1a\n"), decodePNG},
+	{"GIF", starts("GIF87a", "GIF89a"), decodeGIF},
+	{"BMP", starts("BM"), decodeBMP},
+	{"TIFF", starts("II*\x00", "MM\x00*"), decodeTIFF},
 	{"WebP", func(b []byte) bool {
 		return len(b) >= 12 && string(b[:4]) == "RIFF" && string(b[8:12]) == "WEBP"
-	},
-		func(r *bytes.Reader) (image.Image, error) { return webp.Decode(r) },
-		func(r *bytes.Reader) (image.Config, error) { return webp.DecodeConfig(r) }, 0},
+	}, decodeWebP},
 }
 
 func (d *decoder) decodeOther(data []byte, maxPixels int) (err error) {
@@ -144,58 +124,54 @@ func (d *decoder) decodeOther(data []byte, maxPixels int) (err error) {
 		if !f.magic(data) {
 			continue
 		}
-		// These decoders are other people's; a fault in one must not end a run
-		// over a million files.
+		// Most of the work is other people's decoders'; a fault in one must not end a
+		// run over a million files.
 		defer func() {
 			if r := recover(); r != nil {
 				err = fmt.Errorf("%s: damaged (%v)", f.name, r)
 			}
 		}()
-		config, err := f.config(bytes.NewReader(data))
-		if err != nil {
+		if err := f.decode(data, maxPixels, &d.img); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
-		}
-		if err := checkSize(config.Width, config.Height, maxPixels); err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
-		}
-		bits := 1
-		if f.name == "PNG" {
-			bits = pngBits(data)
-		}
-		if f.ratio > 0 && config.Width*config.Height/f.ratio*bits > len(data) {
-			return fmt.Errorf("%s: %w: the header says %dx%d, but the file has only %d bytes",
-				f.name, ErrTooLarge, config.Width, config.Height, len(data))
-		}
-		if f.name == "GIF" {
-			data = opaqueGIF(data)
-		}
-		img, err := f.decode(bytes.NewReader(data))
-		if err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
-		}
-		grey16 := f.name == "TIFF"
-		if f.name == "PNG" && len(data) > 25 {
-			// Bit depth 16, colour type grey. With a transparent grey level the
-			// library answers NRGBA64, so the header is what tells.
-			grey16 = data[24] == 16 && data[25] == 0
-		}
-		width, height := img.Bounds().Dx(), img.Bounds().Dy()
-		if f.name == "GIF" {
-			// A first frame smaller than its canvas lies on colour 0.
-			width, height = config.Width, config.Height
-		}
-		d.img.resize(width, height)
-		switch m := img.(type) {
-		case *image.YCbCr: // of these formats only WebP has it, always 4:2:0
-			lossyWebP(&d.img, m)
-		case *image.NYCbCrA:
-			lossyWebP(&d.img, &m.YCbCr)
-		default:
-			convert(&d.img, img, grey16)
 		}
 		return nil
 	}
 	return ErrFormat
+}
+
+// checkConfig refuses what is too large, or larger than the file can hold: ratio
+// bounds the pixels that one of its bytes makes.
+func checkConfig(c image.Config, err error, data []byte, maxPixels, ratio int) error {
+	if err != nil {
+		return err
+	}
+	if err := checkSize(c.Width, c.Height, maxPixels); err != nil {
+		return err
+	}
+	if c.Width*c.Height/ratio > len(data) {
+		return fmt.Errorf("%w: the header says %dx%d, but the file has only %d bytes", ErrTooLarge, c.Width, c.Height, len(data))
+	}
+	return nil
+}
+
+func decodePNG(data []byte, maxPixels int, dst *Image) error {
+	c, err := png.DecodeConfig(bytes.NewReader(data))
+	ratio := 8 * 1032 // deflate makes at most 1032 bytes of one
+	if err == nil {
+		ratio /= pngBits(data)
+	}
+	if err := checkConfig(c, err, data, maxPixels, ratio); err != nil {
+		return err
+	}
+	m, err := png.Decode(bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	dst.resize(c.Width, c.Height)
+	// Bit depth 16, colour type grey. With a transparent grey level the library answers
+	// NRGBA64, so the header is what tells.
+	convert(dst, m, data[24] == 16 && data[25] == 0)
+	return nil
 }
 
 // pngBits returns the bits of a pixel, from the header, which has been read once.

@@ -49,7 +49,7 @@ func Example() {
 	}
 	// Output:
 	// 2 images, labels [0 1] positions [0 2] values 6144
-	// image list val: image images/cat/2.bmp: BMP: unexpected EOF
+	// image list val: image images/cat/2.bmp: BMP: the file ends too early
 }
 
 // onePixel is a BMP of one pixel, which the transform enlarges.

@@ -78,11 +78,12 @@ func FuzzGIF(f *testing.F) {
 }
 
 func FuzzBMP(f *testing.F) {
-	fuzzFormat(f, beginning("BM"), pillowFiles(f, "palette.bmp", "one.bmp")...)
+	fuzzFormat(f, beginning("BM"), pillowFiles(f, "palette.bmp", "one.bmp", "raw_565.bmp", "raw_32_v5.bmp", "raw_os2_4.bmp", "raw_runs8.bmp", "raw_runs4.bmp")...)
 }
 
 func FuzzTIFF(f *testing.F) {
-	seeds := pillowFiles(f, "grey16.tif")
+	seeds := pillowFiles(f, "grey16.tif", "palette.tif", "raw_rgb_planes_tiles.tif", "raw_premultiplied.tif", "raw_cmyk.tif", "raw_float.tif",
+		"raw_orientation_6.tif", "jpeg.tif", "group3.tif", "group4.tif", "packbits.tif")
 	for _, o := range []*tiff.Options{nil, {Compression: tiff.Deflate, Predictor: true}} {
 		for _, m := range []image.Image{image.NewGray(image.Rect(0, 0, 9, 5)), image.NewNRGBA(image.Rect(0, 0, 3, 2))} {
 			var b bytes.Buffer
@@ -107,7 +108,7 @@ func FuzzWebP(f *testing.F) {
 			copy(data[8:], "WEBP")
 		}
 		return data
-	}, pillowFiles(f, "lossy.webp", "alpha.webp", "lossless.webp")...)
+	}, pillowFiles(f, "lossy.webp", "alpha.webp", "lossless.webp", "frames.webp")...)
 }
 
 func FuzzJPEG(f *testing.F) {

@@ -1,6 +1,25 @@
 package imageset
 
-import "bytes"
+import (
+	"bytes"
+	"image/gif"
+)
+
+func decodeGIF(data []byte, maxPixels int, dst *Image) error {
+	c, err := gif.DecodeConfig(bytes.NewReader(data))
+	// LZW makes 4096 pixels of a code of 12 bits.
+	if err := checkConfig(c, err, data, maxPixels, 4096); err != nil {
+		return err
+	}
+	m, err := gif.Decode(bytes.NewReader(opaqueGIF(data)))
+	if err != nil {
+		return err
+	}
+	// A first frame smaller than its canvas lies on colour 0.
+	dst.resize(c.Width, c.Height)
+	convert(dst, m, false)
+	return nil
+}
 
 // opaqueGIF returns the file with the first frame's transparency taken off, so
 // that the library keeps the transparent entry's colour, which Pillow shows. It
