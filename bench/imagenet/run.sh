@@ -1,0 +1,26 @@
+#!/bin/sh
+# The tables of docs/results-imagenet.md.
+#
+#   bench/imagenet/run.sh DATA CHECKPOINT OUT
+#
+# DATA is laid out as OpenOOD lays it out, with test_imagenet_sample.txt (one image of
+# every third class) and test_textures.txt among the lists. Half of the sample is
+# fitted on and the other half tested, then the other way round, so that each of
+# its images is tested once.
+set -eu
+data=$(cd "$1" && pwd) checkpoint=$2 out=$3
+sample=$data/benchmark_imglist/imagenet/test_imagenet_sample.txt
+for half in 0 1; do
+    dir=$out/data$half
+    mkdir -p "$dir/benchmark_imglist/imagenet"
+    ln -sfn "$data/images_classic" "$dir/images_classic"
+    ln -sfn "$data/images_largescale" "$dir/images_largescale"
+    awk -v h=$half 'NR % 2 == h' "$sample" > "$dir/benchmark_imglist/imagenet/test_imagenet.txt"
+    awk -v h=$half 'NR % 2 != h' "$sample" > "$dir/benchmark_imglist/imagenet/main_train_imagenet.txt"
+    cp "$data/benchmark_imglist/imagenet/test_textures.txt" "$dir/benchmark_imglist/imagenet/"
+    # TensorFlow's normalisation: (x - 128) / 128.
+    ${NAC:-go run ./cmd/nac} bench imagenet --arch mobilenet_v2_same --checkpoint "$checkpoint" --data "$dir" \
+        --mean 0.50196078,0.50196078,0.50196078 --std 0.50196078,0.50196078,0.50196078 \
+        --layers avgpool,features.18,features.13,features.6 --alpha 3000 --M 50 --O 10 \
+        --images 167 --cache off --detectors "${DETECTORS:-all}" --out "$out/half$half"
+done
