@@ -35,6 +35,13 @@ import (
 //go:embed quickstart.zip
 var archive []byte
 
+// PyTorch are the results of this benchmark's job in PyTorch, Pillow and scikit-learn
+// as JSON: ID accuracy, tables, and logits and scores of some images. How they were
+// made: bench/quickstart.
+//
+//go:embed testdata/pytorch.json
+var PyTorch []byte
+
 const (
 	// Benchmark names the folder of lists below benchmark_imglist and is the
 	// suffix of the ID lists.

@@ -33,29 +33,14 @@ never seen, bags and ankle boots; far-OOD are the digits of MNIST.
 			if err := flags.check(); err != nil {
 				return err
 			}
-			files, err := quickstart.FS()
-			if err != nil {
-				return err
-			}
-			t, err := transformOf(fashion)
-			if err != nil {
-				return err
-			}
 			if keep != "" {
 				if err := keepFiles(keep); err != nil {
 					return err
 				}
 			}
-			j := job{
-				jobFlags: &flags, benchmark: fashion, layout: openood.Layout{FS: files},
-				transform: t, classes: quickstart.ClassNames(), runs: []trainingRun{{checkpoint: quickstart.Checkpoint}},
-				model: func(string) (*arch.Model, error) {
-					sd, err := embeddedCheckpoint(files)
-					if err != nil {
-						return nil, err
-					}
-					return arch.Load(quickstart.Arch, sd)
-				},
+			j, err := quickstartJob(&flags)
+			if err != nil {
+				return err
 			}
 			if err := j.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr()); err != nil {
 				return err
@@ -71,6 +56,29 @@ never seen, bags and ankle boots; far-OOD are the digits of MNIST.
 	cmd.Flags().StringVar(&keep, "keep", "", "also write the built-in files to this new `folder`")
 	_ = cmd.MarkFlagDirname("keep")
 	return cmd
+}
+
+// quickstartJob is the job of "nac bench" on the embedded benchmark.
+func quickstartJob(flags *jobFlags) (job, error) {
+	files, err := quickstart.FS()
+	if err != nil {
+		return job{}, err
+	}
+	t, err := transformOf(fashion)
+	if err != nil {
+		return job{}, err
+	}
+	return job{
+		jobFlags: flags, benchmark: fashion, layout: openood.Layout{FS: files},
+		transform: t, classes: quickstart.ClassNames(), runs: []trainingRun{{checkpoint: quickstart.Checkpoint}},
+		model: func(string) (*arch.Model, error) {
+			sd, err := embeddedCheckpoint(files)
+			if err != nil {
+				return nil, err
+			}
+			return arch.Load(quickstart.Arch, sd)
+		},
+	}, nil
 }
 
 // keepFiles writes the embedded files to a folder that is not there yet, or is

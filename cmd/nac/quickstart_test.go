@@ -15,26 +15,6 @@ import (
 	"nac/openood"
 )
 
-// pytorch are the numbers of the same job in PyTorch, Pillow and scikit-learn;
-// see bench/quickstart.
-type pytorch struct {
-	Accuracy map[string]float64
-	SubTrain map[string]float64 `json:"sub_train_auroc"`
-	Results  map[string]map[string]struct {
-		FPR95   float64
-		AUROC   float64
-		AUPRIn  float64 `json:"aupr_in"`
-		AUPROut float64 `json:"aupr_out"`
-	}
-	Scores map[string]map[string][]float64
-}
-
-// listOf maps sets to their lists.
-var listOf = map[string]string{
-	"sub_train": "sub_train_fashion", "val": "val_fashion", "test": "test_fashion",
-	"bag": "test_bag", "ankle_boot": "test_ankle_boot", "mnist": "test_mnist",
-}
-
 // The quickstart's table and scores are those of PyTorch.
 func TestQuickstartAgainstPyTorch(t *testing.T) {
 	if testing.Short() {
@@ -43,14 +23,11 @@ func TestQuickstartAgainstPyTorch(t *testing.T) {
 	if kernel.Best().Name() == "portable" {
 		t.Skip("the portable kernels take minutes for this; TestBench runs them on fewer images")
 	}
-	data, err := os.ReadFile(filepath.Join("..", "..", "quickstart", "testdata", "pytorch.json"))
+	want, err := readPyTorch()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want pytorch
-	if err := json.Unmarshal(data, &want); err != nil {
-		t.Fatal(err)
-	}
+	listOf := fashionLists()
 	for _, c := range []struct {
 		name string
 		args []string
