@@ -33,10 +33,14 @@ type Want struct {
 type Program struct {
 	kernel *kernel.Set
 	jobs   []job
-	slabs  []geometry
-	input  Shape
-	layers []int // channels of each wanted layer
-	k, f   int   // classes, features
+	// The jobs before head and from tail on go through a chunk image by image: their
+	// activations are large and their weights small. Those between read their
+	// weights once for the whole chunk.
+	head, tail int
+	slabs      []slab
+	input      Shape
+	layers     []int // channels of each wanted layer
+	k, f       int   // classes, features
 	// maxBatch and workers are what sessions are made for. chunk is the most images
 	// a worker may have at once; it decides between algorithms, so it must not
 	// depend on the number of workers.
@@ -122,6 +126,7 @@ func Compile(g *Graph, want Want, o Options) (*Program, error) {
 	if want.Loss != nil || want.Gradients && len(want.Layers) > 0 {
 		c.backward(want)
 	}
+	c.divide()
 	c.plan()
 	return c.Program, nil
 }
@@ -596,16 +601,47 @@ func (c *compiler) plan() {
 			b.last = i
 		}
 	}
-	c.slabs = assignSlabs(buffers, len(c.jobs))
+	c.slabs = assignSlabs(buffers, len(c.jobs), c.head, c.tail)
 }
 
-// ImageBytes is the working memory for one image.
-func (p *Program) ImageBytes() int64 {
+// manyPixels is how many floats of input and output make a convolution go image by
+// image, if they are also more than its weights.
+const manyPixels = 1 << 18
+
+// divide finds head and tail.
+func (c *compiler) divide() {
+	c.head, c.tail = len(c.jobs), 0
+	for i, j := range c.jobs {
+		conv, ok := j.(convolution)
+		if !ok {
+			continue
+		}
+		floats := 0
+		for _, b := range conv.uses()[:2] {
+			floats += b.geom.image()
+		}
+		if floats < manyPixels || floats < conv.packed() {
+			c.head, c.tail = min(c.head, i), i+1
+		}
+	}
+	c.tail = max(c.tail, c.head)
+}
+
+// bytes is the working memory of a chunk of images.
+func (p *Program) bytes(chunk int) int64 {
 	var n int64
-	for i := range p.slabs {
-		n += 4 * int64(p.slabs[i].image())
+	for _, s := range p.slabs {
+		n += 4 * int64(s.size(chunk))
 	}
 	return n
+}
+
+// size is the floats of a slab for a chunk of images.
+func (s slab) size(chunk int) int {
+	if s.once {
+		return s.floats
+	}
+	return chunk * s.floats
 }
 
 // WeightBytes is the memory of the packed weights.

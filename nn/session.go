@@ -44,6 +44,7 @@ type Session struct {
 type worker struct {
 	index   int
 	ws      workspace
+	image   workspace // one image of a chunk
 	scratch *scratch
 	loop    func()
 }
@@ -94,8 +95,9 @@ func newScratch(jobs []job, widest int) *scratch {
 }
 
 // chunkBytes is how much working memory a worker's chunk may take: enough
-// images to repay reading the weights, few enough to stay small.
-const chunkBytes = 48 << 20
+// images to repay reading the weights, few enough to stay small and in the
+// third-level cache.
+const chunkBytes = 100 << 20
 
 // maxChunk is the most images of a chunk: more gains nothing measurable.
 const maxChunk = 16
@@ -104,7 +106,8 @@ const maxChunk = 16
 func (p *Program) NewSession() *Session {
 	maxBatch, workers := p.maxBatch, p.workers
 	s := &Session{program: p, maxBatch: maxBatch, inputFloat: p.input.C * p.input.H * p.input.W}
-	s.chunk = int(min(maxChunk, max(1, chunkBytes/p.ImageBytes())))
+	once := p.bytes(0)
+	s.chunk = int(min(maxChunk, max(1, (chunkBytes-once)/max(1, p.bytes(1)-once))))
 	s.chunk = min(s.chunk, (maxBatch+workers-1)/workers)
 	if maxBatch < workers {
 		s.chunk = maxBatch
@@ -122,8 +125,9 @@ func (p *Program) NewSession() *Session {
 			if maxBatch < workers && w.index > 0 {
 				break // they only ever work on the first one's
 			}
-			w.ws.slabs = append(w.ws.slabs, kernel.Aligned(s.chunk*p.slabs[i].image()))
+			w.ws.slabs = append(w.ws.slabs, kernel.Aligned(p.slabs[i].size(s.chunk)))
 		}
+		w.image.slabs = make([][]float32, len(p.slabs))
 		w.scratch = newScratch(p.jobs, widest)
 		w.loop = func() {
 			s.work(w)
@@ -258,13 +262,46 @@ func (s *Session) share(w *worker) {
 		ws.first, ws.images = 0, s.images[:s.n*s.inputFloat]
 	}
 	s.barrier.wait()
-	workers := len(s.workers)
-	for _, j := range s.program.jobs {
-		for t := w.index; t < tasks(j, s.n, workers); t += workers {
-			j.run(ws, s.n, t, workers, w.scratch)
-		}
-		s.barrier.wait()
+	s.pass(w, ws, s.n, len(s.workers))
+}
+
+// pass runs all jobs, or their parts that are w's if several workers share them.
+func (s *Session) pass(w *worker, ws *workspace, n, workers int) {
+	p := s.program
+	s.imageByImage(w, ws, n, workers, p.jobs[:p.head])
+	s.jobs(w, ws, n, workers, p.jobs[p.head:p.tail])
+	s.imageByImage(w, ws, n, workers, p.jobs[p.tail:])
+}
+
+func (s *Session) jobs(w *worker, ws *workspace, n, workers int, jobs []job) {
+	first := 0
+	if workers > 1 {
+		first = w.index
 	}
+	for _, j := range jobs {
+		for t := first; t < tasks(j, n, workers); t += workers {
+			j.run(ws, n, t, workers, w.scratch)
+		}
+		if workers > 1 {
+			s.barrier.wait()
+		}
+	}
+}
+
+func (s *Session) imageByImage(w *worker, ws *workspace, n, workers int, jobs []job) {
+	one := &w.image
+	one.layers, one.result = ws.layers, ws.result
+	for i := range n {
+		for k, slab := range s.program.slabs {
+			one.slabs[k] = ws.slabs[k]
+			if !slab.once {
+				one.slabs[k] = ws.slabs[k][i*slab.floats:]
+			}
+		}
+		one.first, one.images = ws.first+i, ws.images[i*s.inputFloat:]
+		s.jobs(w, one, 1, workers, jobs)
+	}
+	one.images = nil
 }
 
 // work runs chunks until none is left.
@@ -281,11 +318,7 @@ func (s *Session) work(w *worker) {
 		first, last := part*s.n/s.parts, (part+1)*s.n/s.parts
 		w.ws.first = first
 		w.ws.images = s.images[first*s.inputFloat : last*s.inputFloat]
-		for _, j := range s.program.jobs {
-			for t := range tasks(j, last-first, 1) {
-				j.run(&w.ws, last-first, t, 1, w.scratch)
-			}
-		}
+		s.pass(w, &w.ws, last-first, 1)
 		w.ws.images = nil
 	}
 }

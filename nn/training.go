@@ -40,7 +40,7 @@ type TrainOptions struct {
 type Training struct {
 	jobs     []job
 	backward int // the first job of the backward pass
-	slabs    []geometry
+	slabs    []slab
 	input    Shape
 	maxBatch int
 
@@ -185,6 +185,7 @@ func (c *trainCompiler) compile(outputs []*Node) error {
 		c.backwardStage(s)
 	}
 	repack.gather(c.packings)
+	c.head, c.tail = 0, len(c.jobs)
 	c.plan()
 	return c.err
 }
@@ -294,7 +295,7 @@ func (c *trainCompiler) finish() *Training {
 	widest := 0
 	for i := range t.slabs {
 		widest = max(widest, t.slabs[i].stride)
-		t.ws.slabs = append(t.ws.slabs, kernel.Aligned(c.maxBatch*t.slabs[i].image()))
+		t.ws.slabs = append(t.ws.slabs, kernel.Aligned(t.slabs[i].size(c.maxBatch)))
 	}
 	for range c.workers {
 		t.workers = append(t.workers, newScratch(t.jobs, widest))
