@@ -28,12 +28,25 @@ func winograd4InputAVX2(a *WinogradInput)
 //go:noescape
 func winograd4OutputAVX2(a *WinogradOutput)
 
+//go:noescape
+func winogradInputAVX512(a *WinogradInput)
+
+//go:noescape
+func winogradOutputAVX512(a *WinogradOutput)
+
+//go:noescape
+func winograd4InputAVX512(a *WinogradInput)
+
+//go:noescape
+func winograd4OutputAVX512(a *WinogradOutput)
+
 var (
-	// The transforms move memory and hardly compute: wider vectors would gain little.
 	avx2Winograd = [2]Winograd{{2, winogradInputAVX2, winogradOutputAVX2}, {4, winograd4InputAVX2, winograd4OutputAVX2}}
 
+	avx512Winograd = [2]Winograd{{2, winogradInputAVX512, winogradOutputAVX512}, {4, winograd4InputAVX512, winograd4OutputAVX512}}
+
 	avx2   = &Set{name: "avx2", tiles: []Tile{{16, tile6x16AVX2}}, winograd: avx2Winograd}
-	avx512 = &Set{name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tile6x32AVX512}, {16, tile6x16AVX512}}, winograd: avx2Winograd}
+	avx512 = &Set{name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tile6x32AVX512}, {16, tile6x16AVX512}}, winograd: avx512Winograd}
 )
 
 func machineSets() []*Set {

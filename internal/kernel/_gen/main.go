@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, winograd, depthwise, transformer, train or train512")
+	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, winograd, winograd512, depthwise, transformer, train or train512")
 	flag.Parse()
 	build.ConstraintExpr("!purego")
 	switch *isa {
@@ -28,6 +28,13 @@ func main() {
 		constant := constants()
 		winograd4Input(v, constant)
 		winograd4Output(v, constant)
+	case "winograd512":
+		v := vector{suffix: "AVX512", bytes: 64}
+		winogradInput(v)
+		winogradOutput(v)
+		constant := constants()
+		winograd4Input512(constant)
+		winograd4Output512(constant)
 	case "depthwise":
 		depthwise(vector{suffix: "AVX2", bytes: 32})
 	case "transformer":

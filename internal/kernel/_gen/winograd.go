@@ -201,28 +201,45 @@ func winogradOutput(v vector) {
 			default:
 				LEAQ(Mem{Base: R8, Index: R9, Scale: 1}, RDX)
 			}
-			TESTQ(U32(flagAccumulate), RBX)
-			JZ(LabelRef(label("res")))
-			VADDPS(Mem{Base: RDI, Index: RDX, Scale: 1}, y, y)
-			Label(label("res"))
-			TESTQ(R13, R13)
-			JZ(LabelRef(label("relu")))
-			VADDPS(Mem{Base: R13, Index: RDX, Scale: 1}, y, y)
-			Label(label("relu"))
-			TESTQ(U32(flagReLU), RBX)
-			JZ(LabelRef(label("mask")))
-			VMAXPS(y, zero, y)
-			Label(label("mask"))
-			TESTQ(R14, R14)
-			JZ(LabelRef(label("store")))
-			const lessThan = 0x11
-			VCMPPS(Imm(lessThan), Mem{Base: R14, Index: RDX, Scale: 1}, zero, v.reg(9))
-			VANDPS(v.reg(9), y, y)
-			Label(label("store"))
-			VMOVUPS(y, Mem{Base: RDI, Index: RDX, Scale: 1})
+			winogradPixel(v, y, zero, v.reg(9), label)
 			Label(label("stored"))
 		}
 	}
+	winogradNext(v)
+}
+
+// winogradPixel writes one pixel y of an output transform: what TileArgs says of
+// sums, residuals, ReLU and mask. Registers as in winogradOutput.
+func winogradPixel(v vector, y, zero, spare VecPhysical, label func(what string) string) {
+	at := func(base GPPhysical) Mem { return Mem{Base: base, Index: RDX, Scale: 1} }
+	TESTQ(U32(flagAccumulate), RBX)
+	JZ(LabelRef(label("res")))
+	VADDPS(at(RDI), y, y)
+	Label(label("res"))
+	TESTQ(R13, R13)
+	JZ(LabelRef(label("relu")))
+	VADDPS(at(R13), y, y)
+	Label(label("relu"))
+	TESTQ(U32(flagReLU), RBX)
+	JZ(LabelRef(label("mask")))
+	VMAXPS(y, zero, y)
+	Label(label("mask"))
+	TESTQ(R14, R14)
+	JZ(LabelRef(label("store")))
+	const lessThan = 0x11
+	if v.bytes == 64 {
+		VCMPPS(Imm(lessThan), at(R14), zero, K1)
+		VMOVAPS_Z(y, K1, y)
+	} else {
+		VCMPPS(Imm(lessThan), at(R14), zero, spare)
+		VANDPS(spare, y, y)
+	}
+	Label(label("store"))
+	VMOVUPS(y, at(RDI))
+}
+
+// winogradNext ends an output transform: on to the next channels, or home.
+func winogradNext(v vector) {
 	Label("next")
 	ADDQ(U32(uint32(v.bytes)), RSI)
 	ADDQ(U32(uint32(v.bytes)), RDI)
@@ -463,41 +480,9 @@ func winograd4Output(v vector, constant func(float32) Mem) {
 				ADDQ(R9, RDX)
 			}
 			VADDPS(bias, y, y)
-			TESTQ(U32(flagAccumulate), RBX)
-			JZ(LabelRef(label("res")))
-			VADDPS(Mem{Base: RDI, Index: RDX, Scale: 1}, y, y)
-			Label(label("res"))
-			TESTQ(R13, R13)
-			JZ(LabelRef(label("relu")))
-			VADDPS(Mem{Base: R13, Index: RDX, Scale: 1}, y, y)
-			Label(label("relu"))
-			TESTQ(U32(flagReLU), RBX)
-			JZ(LabelRef(label("mask")))
-			VMAXPS(y, zero, y)
-			Label(label("mask"))
-			TESTQ(R14, R14)
-			JZ(LabelRef(label("store")))
-			const lessThan = 0x11
-			VCMPPS(Imm(lessThan), Mem{Base: R14, Index: RDX, Scale: 1}, zero, m(1))
-			VANDPS(m(1), y, y)
-			Label(label("store"))
-			VMOVUPS(y, Mem{Base: RDI, Index: RDX, Scale: 1})
+			winogradPixel(v, y, zero, m(1), label)
 		}
 		Label(rowEnd)
 	}
-	Label("next")
-	ADDQ(U32(uint32(v.bytes)), RSI)
-	ADDQ(U32(uint32(v.bytes)), RDI)
-	Comment("Null pointers stay null.")
-	for i, p := range []GPPhysical{R13, R14} {
-		label := []string{"nores", "nomask"}[i]
-		TESTQ(p, p)
-		JZ(LabelRef(label))
-		ADDQ(U32(uint32(v.bytes)), p)
-		Label(label)
-	}
-	SUBQ(U32(uint32(v.bytes/4)), RCX)
-	JG(LabelRef("channels"))
-	VZEROUPPER()
-	RET()
+	winogradNext(v)
 }
