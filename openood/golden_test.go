@@ -380,8 +380,8 @@ func (m inMemory) Read(_ context.Context, _ states.Want, f func(*states.Batch) e
 }
 
 // sweepMargin is by how many points the AUROC of a combination of the reference's sweep
-// may be off; the winner must be the same. Given the same states all AUROCs are the
-// same (bench/search). States, however, are float32 here and there, and these networks
+// may be off; the winner must be the same. Given the same states all AUROCs are
+// within 0.017 (bench/search). States, however, are float32 here and there, and these networks
 // have neurons enough near the edges of bins: the reference's figures differ from
 // those that float64 states give by up to 0.061 points (resnet20) and 0.075 (resnet32),
 // and by up to 0.16 and 0.27 from those of PyTorch's own other convolutions.
