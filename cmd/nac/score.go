@@ -42,8 +42,7 @@ The classifier is looked for where it was when the detector was fitted, then bes
 the detector; --model names another place.`,
 		Example: `  nac score detector.nac photo.jpg
   nac score detector.nac uploads/ --format csv --out scores.csv
-  find / -name '*.jpg' | nac score detector.nac - --format jsonl --fpr 0.01
-  nac score detector.nac photo.jpg --explain why/`,
+  find / -name '*.jpg' | nac score detector.nac - --format jsonl --fpr 0.01`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usagef("want a detector and images")

@@ -1,0 +1,192 @@
+package nac
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"nac/imageset"
+	"nac/onnx"
+)
+
+var update = flag.Bool("update", false, "write testdata anew, for the current version of the format")
+
+func smallDetector(t *testing.T) *Detector {
+	t.Helper()
+	o := fashionOptions()
+	o.Detector, o.Layers, o.Rate = "nac", []string{"avgpool"}, 0.1
+	list := fashionList(t, "main_train_fashion")
+	list.Items = list.Items[:100]
+	for i := range list.Items {
+		list.Items[i].Path = strings.TrimPrefix(list.Items[i].Path, fashion(t)+"/")
+	}
+	list.FS, list.Name = os.DirFS(fashion(t)), "fashion"
+	m := fashionModel(t)
+	m.info.Path = ""
+	d, err := Fit(t.Context(), m, list, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// A detector that version 1 of the format stored is read, and says what it said then.
+func TestStoredVersion(t *testing.T) {
+	const file = "testdata/version1.nac"
+	results := func(d *Detector) (all []Result) {
+		for _, name := range []string{"test_fashion", "test_ankle_boot", "test_mnist"} {
+			for _, item := range fashionList(t, name).Items[:3] {
+				r, err := d.ScoreFile(t.Context(), item.Path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, r)
+			}
+		}
+		return all
+	}
+	if *update && fileVersion == "1" {
+		d := smallDetector(t)
+		if err := d.Save(file); err != nil {
+			t.Fatal(err)
+		}
+		said, err := json.MarshalIndent(results(d), "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file+".json", said, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := Load(file, fashionModel(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := os.ReadFile(file + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []Result
+	if err := json.Unmarshal(said, &want); err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range results(d) {
+		w := want[i]
+		// Kernels of other processors round otherwise: a state may cross a bin's edge.
+		if diff := r.Score - w.Score; r.Class != w.Class || diff > 2e-3 || diff < -2e-3 {
+			t.Errorf("image %d: %+v, then %+v", i, r, w)
+		}
+	}
+	again := filepath.Join(t.TempDir(), "again.nac")
+	if err := d.Save(again); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := os.ReadFile(file)
+	if b, err := os.ReadFile(again); err != nil || !bytes.Equal(a, b) {
+		t.Errorf("read and saved, the file is another (%v)", err)
+	}
+}
+
+// A file cut anywhere is refused, and so is one with any byte changed.
+func TestDamagedFile(t *testing.T) {
+	data, err := os.ReadFile("testdata/version1.nac")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "damaged.nac")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(data); i += 7 {
+		if _, err := f.WriteAt([]byte{data[i] ^ 0x10}, int64(i)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path, nil); err == nil {
+			t.Fatalf("byte %d of %d changed: read", i, len(data))
+		}
+		if _, err := f.WriteAt(data[i:i+1], int64(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := len(data) - 1; n >= 0; n-- {
+		if err := f.Truncate(int64(n)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path, nil); err == nil || !strings.Contains(err.Error(), "damaged.nac") {
+			t.Fatalf("cut to %d of %d bytes: %v", n, len(data), err)
+		}
+	}
+}
+
+func TestOtherModel(t *testing.T) {
+	network, err := onnx.Load("onnx/testdata/plain.onnx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := fashionModel(t)
+	other.info.Hash = strings.Repeat("0", 64)
+	for _, c := range []struct {
+		m    *Model
+		want string
+	}{{NewModel(network, "x"), "architecture"}, {other, "against 000000000000"}} {
+		if _, err := Load("testdata/version1.nac", c.m); err == nil || !strings.Contains(err.Error(), "another model") || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("loaded for another model: %v", err)
+		}
+	}
+}
+
+// Parts added up are what fitting on all images gives, count for count.
+func TestMergeIsFit(t *testing.T) {
+	m := fashionModel(t)
+	all := fashionList(t, "main_train_fashion")
+	all.Items = all.Items[:300]
+	o := fashionOptions()
+	o.Detector, o.Calibration = "nac", fashionList(t, "val_fashion")
+	o.Calibration.Items = o.Calibration.Items[:60]
+	like, err := Fit(t.Context(), m, all, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Like = like
+	fit := func(items, calibration []imageset.Item) *Detector {
+		images, p := all, o
+		images.Items, p.Calibration.Items = items, calibration
+		d, err := Fit(t.Context(), m, images, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	held := o.Calibration.Items
+	sum := fit(all.Items[:120], held[:30])
+	if err := sum.Merge(fit(all.Items[120:], held[30:])); err != nil {
+		t.Fatal(err)
+	}
+	whole := fit(all.Items, held)
+	a, b := sum.Info(), whole.Info()
+	a.Fit.Sources, b.Fit.Sources = nil, nil
+	if !reflect.DeepEqual(a, b) || !reflect.DeepEqual(sum.ref, whole.ref) {
+		t.Errorf("merged:\n%+v\nat once:\n%+v", a, b)
+	}
+	x, err := sum.tensors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := whole.tensors()
+	if err != nil || !reflect.DeepEqual(x, y) {
+		t.Errorf("the tensors differ (%v)", err)
+	}
+}
