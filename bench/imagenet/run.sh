@@ -8,11 +8,11 @@
 # fitted on and the other half tested, then the other way round, so that each image is
 # tested once. Left out are detectors that cannot be fitted on 167 images of as many
 # classes: vim, residual and nac_fusion (fewer images than features), openmax (one
-# image of a class), temp_scaling (no validation images).
+# image of a class), temp_scaling, klm and react (no validation images).
 set -eu
 data=$(cd "$1" && pwd) checkpoint=$2 out=$3
 sample=$data/benchmark_imglist/imagenet/test_imagenet_sample.txt
-detectors=nac,nac_auto,ash,ash_p,ash_s,dice,ebo,entropy,fdbd,gen,gradnorm,klm,knn,mds,mls,msp,nci,nnguide,react,relation,rmds,scale,she,vra
+detectors=nac,nac_auto,ash,ash_p,ash_s,dice,ebo,entropy,fdbd,gen,gradnorm,knn,mds,mls,msp,nci,nnguide,relation,rmds,scale,she,vra
 for half in 0 1; do
     dir=$out/data$half
     mkdir -p "$dir/benchmark_imglist/imagenet"
@@ -20,7 +20,7 @@ for half in 0 1; do
     ln -sfn "$data/images_largescale" "$dir/images_largescale"
     awk -v h=$half 'NR % 2 == h' "$sample" > "$dir/benchmark_imglist/imagenet/test_imagenet.txt"
     awk -v h=$half 'NR % 2 != h' "$sample" > "$dir/benchmark_imglist/imagenet/main_train_imagenet.txt"
-    cp "$dir/benchmark_imglist/imagenet/main_train_imagenet.txt" "$dir/benchmark_imglist/imagenet/val_imagenet.txt" # read by klm and react
+    head -n 8 "$sample" > "$dir/benchmark_imglist/imagenet/val_imagenet.txt" # must be there, nothing is fitted on it
     cp "$data/benchmark_imglist/imagenet/test_textures.txt" "$dir/benchmark_imglist/imagenet/"
     # TensorFlow's normalisation: (x - 128) / 128.
     ${NAC:-go run ./cmd/nac} bench imagenet --arch mobilenet_v2_same --checkpoint "$checkpoint" --data "$dir" \
