@@ -1,11 +1,16 @@
 package nn
 
-import "math"
+import (
+	"math"
+
+	"nac/internal/kernel"
+)
 
 // poolJob sums a layer's activation or gradient over space into the result. Of
 // a gradient that goes further it then masks the rest in place: the sum is taken
 // behind the ReLU, what flows on in front of it.
 type poolJob struct {
+	pool       func(*kernel.PoolArgs)
 	from, mask *buffer
 	layer      int
 	gradient   bool
@@ -19,55 +24,39 @@ func (j *poolJob) run(ws *workspace, _, image, _ int, s *scratch) {
 	if j.gradient {
 		states = ws.result.G
 	}
-	dst := states[j.layer][(ws.first+image)*g.channels:][:g.channels]
-	clear(dst)
-	// Rows first, then their sum: the error of a float32 sum grows with its length.
 	sums := s.sums[:g.stride]
+	sumRows(j.pool, ws, j.from, j.mask, image, sums, s)
+	copy(states[j.layer][(ws.first+image)*g.channels:][:g.channels], sums)
+}
+
+// sumRows sums an image's pixels, and then sets to 0 what the mask says. Rows
+// first, then their sum: the error of a float32 sum grows with its length.
+func sumRows(pool func(*kernel.PoolArgs), ws *workspace, from, mask *buffer, image int, sums []float32, s *scratch) {
+	g := from.geom
+	clear(sums)
+	a := &s.pool
+	*a = kernel.PoolArgs{Out: &sums[0], Channels: int64(g.stride), Pixels: int64(g.width)}
 	for y := range g.height {
-		clear(sums)
-		row := ws.row(j.from, image, y)
-		for p := 0; p < len(row); p += len(sums) {
-			for c, v := range row[p : p+len(sums)] {
-				sums[c] += v
-			}
+		a.In = &ws.row(from, image, y)[0]
+		if mask != nil {
+			a.Mask = &ws.row(mask, image, y)[0]
 		}
-		for c := range dst {
-			dst[c] += sums[c]
-		}
-		if j.mask != nil {
-			mask := ws.row(j.mask, image, y)[:len(row)]
-			for i, a := range mask {
-				if !(a > 0) {
-					row[i] = 0
-				}
-			}
-		}
+		pool(a)
 	}
 }
 
 // meanJob is global average pooling.
-type meanJob struct{ in, out *buffer }
+type meanJob struct {
+	pool    func(*kernel.PoolArgs)
+	in, out *buffer
+}
 
 func (j *meanJob) uses() []*buffer { return []*buffer{j.in, j.out} }
 
 func (j *meanJob) run(ws *workspace, _, image, _ int, s *scratch) {
-	g := j.in.geom
 	dst := ws.pixel(j.out, image, 0, 0)
-	clear(dst)
-	sums := s.sums[:g.stride]
-	for y := range g.height {
-		clear(sums)
-		row := ws.row(j.in, image, y)
-		for p := 0; p < len(row); p += len(sums) {
-			for c, v := range row[p : p+len(sums)] {
-				sums[c] += v
-			}
-		}
-		for c, v := range sums[:g.channels] {
-			dst[c] += v
-		}
-	}
-	pixels := float32(g.pixels())
+	sumRows(j.pool, ws, j.in, nil, image, dst, s)
+	pixels := float32(j.in.geom.pixels())
 	for c := range dst {
 		dst[c] /= pixels
 	}

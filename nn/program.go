@@ -265,7 +265,7 @@ func (c *compiler) forward(want Want) {
 		c.compute(s)
 		for i, n := range want.Layers {
 			if n == v.node {
-				c.emit(&poolJob{from: v.act, layer: i})
+				c.emit(&poolJob{pool: c.kernel.Pool(), from: v.act, layer: i})
 			}
 		}
 		for i, m := range want.Maps {
@@ -343,7 +343,7 @@ func (c *compiler) compute(s *stage) {
 	case addOp:
 		c.emit(&addJob{s.in[0].act, s.in[1].act, v.act, s.relu})
 	case meanOp:
-		c.emit(&meanJob{s.in[0].act, v.act})
+		c.emit(&meanJob{c.kernel.Pool(), s.in[0].act, v.act})
 	case maxOp:
 		c.emit(&maxJob{op.window, s.in[0].act, v.act})
 	case avgOp:
@@ -422,11 +422,11 @@ func (c *compiler) settle(v *value, want Want, further bool) {
 	}
 	for i, n := range want.Layers {
 		if n == v.node && i != v.layer {
-			c.emit(&poolJob{from: v.grad, layer: i, gradient: true})
+			c.emit(&poolJob{pool: c.kernel.Pool(), from: v.grad, layer: i, gradient: true})
 		}
 	}
 	if v.layer >= 0 {
-		j := &poolJob{from: v.grad, layer: v.layer, gradient: true}
+		j := &poolJob{pool: c.kernel.Pool(), from: v.grad, layer: v.layer, gradient: true}
 		if maskHere && v.ceiling == 0 {
 			j.mask = v.act
 		}

@@ -65,6 +65,7 @@ type scratch struct {
 	depthwise kernel.DepthwiseArgs
 	layerNorm kernel.LayerNormArgs
 	gelu      kernel.GELUArgs
+	pool      kernel.PoolArgs
 	attention attentionScratch
 	sums      []float32
 	totals    []float32

@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, winograd, winograd512, depthwise, transformer, train or train512")
+	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, winograd, winograd512, depthwise, pool, transformer, train or train512")
 	flag.Parse()
 	build.ConstraintExpr("!purego")
 	switch *isa {
@@ -37,6 +37,8 @@ func main() {
 		winograd4Output512(constant)
 	case "depthwise":
 		depthwise(vector{suffix: "AVX2", bytes: 32})
+	case "pool":
+		pool(vector{suffix: "AVX2", bytes: 32})
 	case "transformer":
 		transformer()
 	case "train":
