@@ -125,6 +125,10 @@ func (d *Detector) Info() Info {
 	return info
 }
 
+// CalibrationScores returns the scores of the calibration images, lowest first: what
+// scores of other ID images are like.
+func (d *Detector) CalibrationScores() []float64 { return slices.Clone(d.cal.all) }
+
 // WithRate returns the detector with another false-alarm rate. The two share the
 // network.
 func (d *Detector) WithRate(rate float64) (*Detector, error) {

@@ -52,9 +52,15 @@ func DecodeFS(fsys fs.FS, path string) (*Image, error) {
 // animation it is the first frame. EXIF orientation is ignored. A file that is
 // cut off is an error.
 func DecodeBytes(name string, data []byte) (*Image, error) {
+	return DecodeLimited(name, data, MaxPixels)
+}
+
+// DecodeLimited is DecodeBytes for pictures of at most maxPixels pixels, which is
+// checked before memory is taken for them.
+func DecodeLimited(name string, data []byte, maxPixels int) (*Image, error) {
 	d := decoders.Get().(*decoder)
 	defer decoders.Put(d)
-	if _, err := d.decode(name, data, MaxPixels); err != nil {
+	if _, err := d.decode(name, data, maxPixels); err != nil {
 		return nil, err
 	}
 	img := d.img

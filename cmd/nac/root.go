@@ -55,7 +55,7 @@ which needs no data: a small network and a few thousand images are built in.`,
 	began := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
 	root.AddCommand(
-		newQuickstartCommand(), newFitCommand(), newInfoCommand(), newMergeCommand(), newScoreCommand(),
+		newQuickstartCommand(), newServeCommand(), newFitCommand(), newInfoCommand(), newMergeCommand(), newScoreCommand(),
 		newBenchCommand(), newVerifyCommand(), newTrainCommand(), newStatesCommand(), newSearchCommand(),
 		newSplitCommand(), newDownloadCommand(), newLayersCommand(), newDetectorsCommand(), newArchCommand(), newVersionCommand(),
 	)

@@ -1,0 +1,368 @@
+package serve
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strconv"
+
+	"nac"
+)
+
+// The Open Inference Protocol, version 2, with the extension for binary tensors.
+
+// modelVersion is what the protocol calls the version in use: there is one.
+const modelVersion = "1"
+
+type tensorMetadata struct {
+	Name     string `json:"name"`
+	Datatype string `json:"datatype"`
+	Shape    []int  `json:"shape"`
+}
+
+// outputs are the tensors of an answer, one value an image.
+var outputs = []tensorMetadata{
+	{"score", "FP64", []int{-1}}, {"p_value", "FP64", []int{-1}}, {"ood", "BOOL", []int{-1}},
+	{"class", "INT64", []int{-1}}, {"probability", "FP64", []int{-1}},
+}
+
+type tensorParameters struct {
+	BinarySize *int `json:"binary_data_size,omitempty"`
+	Binary     bool `json:"binary_data,omitempty"`
+}
+
+type inferInput struct {
+	Name       string           `json:"name"`
+	Datatype   string           `json:"datatype"`
+	Shape      []int            `json:"shape"`
+	Parameters tensorParameters `json:"parameters"`
+	Data       json.RawMessage  `json:"data"`
+}
+
+type inferRequest struct {
+	ID         string `json:"id"`
+	Parameters struct {
+		BinaryOutput bool `json:"binary_data_output"`
+	} `json:"parameters"`
+	Inputs  []inferInput `json:"inputs"`
+	Outputs []struct {
+		Name       string           `json:"name"`
+		Parameters tensorParameters `json:"parameters"`
+	} `json:"outputs"`
+}
+
+type inferOutput struct {
+	Name       string            `json:"name"`
+	Datatype   string            `json:"datatype"`
+	Shape      []int             `json:"shape"`
+	Parameters *tensorParameters `json:"parameters,omitempty"`
+	Data       any               `json:"data,omitempty"`
+}
+
+type inferResponse struct {
+	Model   string        `json:"model_name"`
+	Version string        `json:"model_version"`
+	ID      string        `json:"id,omitempty"`
+	Outputs []inferOutput `json:"outputs"`
+}
+
+func (s *Server) live(w http.ResponseWriter, _ *http.Request) error {
+	writeJSON(w, http.StatusOK, map[string]bool{"live": true})
+	return nil
+}
+
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
+	if s.draining.Load() {
+		return failf(http.StatusServiceUnavailable, "the server is about to end")
+	}
+	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+	return nil
+}
+
+func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request) error {
+	version := "unknown"
+	if b, ok := debug.ReadBuildInfo(); ok {
+		version = b.Main.Version
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"name": "nac", "version": version, "extensions": []string{"binary_tensor_data"}})
+	return nil
+}
+
+func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request) error {
+	d, err := s.detector(r)
+	if err != nil {
+		return err
+	}
+	v := d.use()
+	defer v.users.Done()
+	in := v.info.Model.Input
+	writeJSON(w, http.StatusOK, map[string]any{
+		"name": d.name, "versions": []string{modelVersion}, "platform": "nac",
+		// One of the two is to be given.
+		"inputs": []tensorMetadata{
+			{"images", "FP32", []int{-1, in[0], in[1], in[2]}},
+			{"encoded", "BYTES", []int{-1}},
+		},
+		"outputs": outputs,
+	})
+	return nil
+}
+
+func (s *Server) modelReady(w http.ResponseWriter, r *http.Request) error {
+	d, err := s.detector(r)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"name": d.name, "ready": true})
+	return nil
+}
+
+func (s *Server) infer(w http.ResponseWriter, r *http.Request) error {
+	d, err := s.detector(r)
+	if err != nil {
+		return err
+	}
+	body, release, err := s.readBody(w, r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	header, rest := body, []byte(nil)
+	if h := r.Header.Get("Inference-Header-Content-Length"); h != "" {
+		n, err := strconv.Atoi(h)
+		if err != nil || n < 0 || n > len(body) {
+			return failf(http.StatusBadRequest, "Inference-Header-Content-Length is %.20q, the body has %d bytes", h, len(body))
+		}
+		header, rest = body[:n], body[n:]
+	}
+	var q inferRequest
+	if err := json.Unmarshal(header, &q); err != nil {
+		return failf(http.StatusBadRequest, "the request is not JSON of the inference protocol: %w", err)
+	}
+	for _, o := range q.Outputs {
+		if !slices.ContainsFunc(outputs, func(t tensorMetadata) bool { return t.Name == o.Name }) {
+			return failf(http.StatusBadRequest, "there is no output %.40q", o.Name)
+		}
+	}
+	if len(q.Inputs) != 1 {
+		return failf(http.StatusBadRequest, "%d inputs; give one, images or encoded", len(q.Inputs))
+	}
+	in := q.Inputs[0]
+	raw := []byte(nil)
+	if n := in.Parameters.BinarySize; n != nil {
+		if *n != len(rest) {
+			return failf(http.StatusBadRequest, "input %s tells of %d bytes of binary data, %d follow the JSON", in.Name, *n, len(rest))
+		}
+		raw = rest
+		if raw == nil {
+			raw = []byte{}
+		}
+	} else if len(rest) > 0 {
+		return failf(http.StatusBadRequest, "%d bytes after the JSON, of which no input tells", len(rest))
+	}
+	v := d.use()
+	defer v.users.Done()
+	n, score, err := s.images2score(d, v, in, raw)
+	if err != nil {
+		return err
+	}
+	results, err := s.scoreAll(r.Context(), n, score)
+	if err != nil {
+		return err
+	}
+	return q.answer(w, d.name, results)
+}
+
+// scoreAll scores n images of one request side by side, so that they share batches.
+func (s *Server) scoreAll(ctx context.Context, n int, score func(ctx context.Context, i int) (nac.Result, error)) ([]nac.Result, error) {
+	leave, err := s.admit(n)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	results, errs := make([]nac.Result, n), make([]error, n)
+	if n == 1 {
+		results[0], errs[0] = score(ctx, 0)
+		return results, errs[0]
+	}
+	done := make(chan struct{})
+	for i := range n {
+		go func() {
+			results[i], errs[i] = score(ctx, i)
+			done <- struct{}{}
+		}()
+	}
+	for range n {
+		<-done
+	}
+	for i, err := range errs {
+		if err != nil {
+			return nil, fmt.Errorf("image %d: %w", i, err)
+		}
+	}
+	return results, nil
+}
+
+// images2score checks an input and returns how to score each of its images.
+func (s *Server) images2score(d *served, v *version, in inferInput, raw []byte) (int, func(context.Context, int) (nac.Result, error), error) {
+	bad := func(format string, args ...any) (int, func(context.Context, int) (nac.Result, error), error) {
+		return 0, nil, failf(http.StatusBadRequest, "input %.40q: %w", in.Name, fmt.Errorf(format, args...))
+	}
+	want := v.info.Model.Input
+	if len(in.Shape) == 0 || in.Shape[0] < 1 || in.Shape[0] > s.options.MaxQueue {
+		return bad("shape %v; the first dimension is the number of images, 1 to %d", in.Shape, s.options.MaxQueue)
+	}
+	n := in.Shape[0]
+	switch in.Datatype {
+	case "FP32":
+		if len(in.Shape) != 4 || [3]int(in.Shape[1:]) != want {
+			return bad("shape %v; want [n %d %d %d]", in.Shape, want[0], want[1], want[2])
+		}
+		size := v.batcher.size
+		values := make([]float32, n*size)
+		if raw != nil {
+			if len(raw) != 4*len(values) {
+				return bad("%d bytes are not %d float32 values", len(raw), len(values))
+			}
+			for i := range values {
+				values[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+			}
+		} else {
+			got := 0
+			err := flatten(in.Data, func(x json.RawMessage) error {
+				if got == len(values) {
+					return fmt.Errorf("more than %d values", len(values))
+				}
+				f, err := strconv.ParseFloat(string(x), 32)
+				values[got] = float32(f)
+				got++
+				return err
+			})
+			if err == nil && got != len(values) {
+				err = fmt.Errorf("%d values, the shape has %d", got, len(values))
+			}
+			if err != nil {
+				return bad("%w", err)
+			}
+		}
+		for _, x := range values {
+			if x-x != 0 {
+				return bad("a value is not finite")
+			}
+		}
+		return n, func(ctx context.Context, i int) (nac.Result, error) {
+			return d.scoreTensor(ctx, v, values[i*size:(i+1)*size])
+		}, nil
+	case "BYTES":
+		count := 1
+		for _, k := range in.Shape {
+			if k != 1 && k != n {
+				return bad("shape %v; want [n] or [n 1]", in.Shape)
+			}
+			count = max(count, k)
+		}
+		if len(in.Shape) > 2 || len(in.Shape) == 2 && in.Shape[1] != 1 || count != n {
+			return bad("shape %v; want [n] or [n 1]", in.Shape)
+		}
+		var files [][]byte
+		if raw == nil {
+			return bad("encoded images come as binary data (binary_data_size), not as JSON")
+		}
+		for len(raw) > 0 {
+			if len(raw) < 4 || uint64(binary.LittleEndian.Uint32(raw)) > uint64(len(raw)-4) {
+				return bad("element %d is cut off", len(files))
+			}
+			end := 4 + int(binary.LittleEndian.Uint32(raw))
+			files = append(files, raw[4:end])
+			raw = raw[end:]
+		}
+		if len(files) != n {
+			return bad("%d elements, the shape has %d", len(files), n)
+		}
+		return n, func(ctx context.Context, i int) (nac.Result, error) { return d.scoreImage(ctx, v, files[i]) }, nil
+	}
+	return bad("datatype %.20q; want FP32 (images, normalised) or BYTES (image files)", in.Datatype)
+}
+
+// flatten gives the numbers of nested arrays to take, in order.
+func flatten(data json.RawMessage, take func(json.RawMessage) error) error {
+	start := -1
+	for i, c := range data {
+		switch {
+		case c >= '0' && c <= '9' || c == '-' || c == '+' || c == '.' || c == 'e' || c == 'E':
+			if start < 0 {
+				start = i
+			}
+			continue
+		case c != '[' && c != ']' && c != ',' && c != ' ' && c != '\n' && c != '\t' && c != '\r':
+			return fmt.Errorf("the data are not arrays of numbers")
+		}
+		if start >= 0 {
+			if err := take(data[start:i]); err != nil {
+				return err
+			}
+			start = -1
+		}
+	}
+	if start >= 0 {
+		return fmt.Errorf("the data are not an array")
+	}
+	return nil
+}
+
+// answer writes the outputs that were asked for, all if none was named.
+func (q *inferRequest) answer(w http.ResponseWriter, model string, results []nac.Result) error {
+	a := inferResponse{Model: model, Version: modelVersion, ID: q.ID}
+	var blob []byte
+	for _, t := range outputs {
+		asked, isBinary := len(q.Outputs) == 0, q.Parameters.BinaryOutput
+		for _, o := range q.Outputs {
+			if o.Name == t.Name {
+				asked, isBinary = true, isBinary || o.Parameters.Binary
+			}
+		}
+		if !asked {
+			continue
+		}
+		out := inferOutput{Name: t.Name, Datatype: t.Datatype, Shape: []int{len(results)}}
+		values := make([]any, len(results))
+		before := len(blob)
+		for i, r := range results {
+			value := map[string]any{"score": r.Score, "p_value": r.PValue, "ood": r.OOD, "class": r.Class, "probability": r.Probability}[t.Name]
+			values[i] = value
+			switch x := value.(type) {
+			case float64:
+				blob = binary.LittleEndian.AppendUint64(blob, math.Float64bits(x))
+			case int:
+				blob = binary.LittleEndian.AppendUint64(blob, uint64(x))
+			case bool:
+				blob = append(blob, byte(b2i(x)))
+			}
+		}
+		if isBinary {
+			size := len(blob) - before
+			out.Parameters = &tensorParameters{BinarySize: &size}
+		} else {
+			blob = blob[:before]
+			out.Data = values
+		}
+		a.Outputs = append(a.Outputs, out)
+	}
+	header, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if len(blob) > 0 {
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Inference-Header-Content-Length", strconv.Itoa(len(header)))
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(header)+len(blob)))
+	w.Write(append(header, blob...))
+	return nil
+}
