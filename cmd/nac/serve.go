@@ -134,4 +134,3 @@ func newLog(w io.Writer, format, level string) (*slog.Logger, error) {
 	}
 	return nil, usagef("--log %s: want text or json", format)
 }
-
