@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"nac/arch"
 	"nac/detector"
 	"nac/imageset"
 )
@@ -20,7 +21,9 @@ type Detector struct {
 	ref    reference
 	cal    *calibration
 
-	engine  *engine    // nil if loaded without a model
+	engine  *engine // nil if loaded without a model
+	network *arch.Model
+	spatial *spatial
 	buffers *sync.Pool // of []float32, one image
 }
 
@@ -34,6 +37,8 @@ type Info struct {
 	// Classes are the names of the model's classes, if they are known.
 	Classes []string `json:"classes,omitempty"`
 	Fit     FitInfo  `json:"fit"`
+	// Layers are those whose neurons' coverage makes the score, if it does.
+	Layers []LayerInfo `json:"layers,omitempty"`
 	// Rate is the false-alarm rate.
 	Rate float64 `json:"false_alarm_rate"`
 	// PerClass tells whether an image is compared with the calibration images of its
@@ -97,7 +102,7 @@ func (d *Detector) attach(m *Model) error {
 	if err != nil {
 		return err
 	}
-	d.engine = e
+	d.engine, d.network, d.spatial = e, m.network, &spatial{}
 	d.buffers = &sync.Pool{New: func() any { return make([]float32, e.size) }}
 	return nil
 }
@@ -121,6 +126,7 @@ func (d *Detector) Info() Info {
 	info.Fit.Sources = slices.Clone(info.Fit.Sources)
 	info.Fit.Normalizations = slices.Clone(info.Fit.Normalizations)
 	info.Fit.Tried = slices.Clone(info.Fit.Tried)
+	info.Layers = slices.Clone(info.Layers)
 	info.ClassThresholds = maps.Clone(info.ClassThresholds)
 	return info
 }
@@ -179,6 +185,14 @@ func (d *Detector) ScoreTensors(ctx context.Context, images []float32, dst []Res
 	})
 }
 
+// className is empty if the class has no name.
+func (d *Detector) className(class int) string {
+	if class < len(d.info.Classes) {
+		return d.info.Classes[class]
+	}
+	return ""
+}
+
 // results makes results of what the network yielded.
 func (d *Detector) results(in *detector.Inputs, dst []Result) error {
 	classes := d.info.Model.Classes
@@ -188,9 +202,7 @@ func (d *Detector) results(in *detector.Inputs, dst []Result) error {
 		if r.Class, r.Probability, err = classify(in.Logits[i*classes : (i+1)*classes]); err != nil {
 			return err
 		}
-		if r.Class < len(d.info.Classes) {
-			r.ClassName = d.info.Classes[r.Class]
-		}
+		r.ClassName = d.className(r.Class)
 	}
 	scores := make([]float64, in.N)
 	if err := d.fitted.Score(in, scores); err != nil {

@@ -79,8 +79,10 @@ func (d *Detector) tensors() ([]safetensors.Tensor, error) {
 		safetensors.Float64("calibration.scores", []int{n}, d.ref.scores),
 		safetensors.Int32("calibration.classes", []int{n}, classes),
 		safetensors.Uint8("calibration.names", []int{len(names)}, names))
+	layers := binned(d.fitted)
 	for i, b := range d.ref.bins {
-		all = append(all, b.tensor(binsPrefix+covered(d.fitted).Layers[i].Settings().Layer, n, covered(d.fitted).Layers[i].Settings().M))
+		s := layers[i].Settings()
+		all = append(all, b.tensor(binsPrefix+s.Layer, n, s.M))
 	}
 	return all, nil
 }
@@ -219,14 +221,11 @@ func (d *Detector) read1(f *safetensors.File) (err error) {
 }
 
 func (d *Detector) readBins(f *safetensors.File, n int) error {
-	c := covered(d.fitted)
-	if c == nil {
-		if len(f.Names()) > 0 {
-			return errors.New("bins of a detector without coverage")
-		}
-		return nil
+	layers := binned(d.fitted)
+	if len(layers) == 0 && len(f.Names()) > 0 {
+		return errors.New("bins of a detector without coverage")
 	}
-	for _, l := range c.Layers {
+	for _, l := range layers {
 		s := l.Settings()
 		b := layerBins{channels: l.Channels(), bins: make([]int16, 0, n*l.Channels())}
 		var shape []int

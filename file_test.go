@@ -2,6 +2,7 @@ package nac
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"os"
@@ -110,7 +111,7 @@ func TestDamagedFile(t *testing.T) {
 	if _, err := Load(path, nil); err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; i < len(data); i += 7 {
+	for i := 0; i < len(data); i += 23 {
 		if _, err := f.WriteAt([]byte{data[i] ^ 0x10}, int64(i)); err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +122,12 @@ func TestDamagedFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Everywhere in the head; in the tensors, which are lost all alike, here and there.
+	head := 8 + int(binary.LittleEndian.Uint64(data))
 	for n := len(data) - 1; n >= 0; n-- {
+		if n > head && n%23 != 0 {
+			continue
+		}
 		if err := f.Truncate(int64(n)); err != nil {
 			t.Fatal(err)
 		}
@@ -152,10 +158,10 @@ func TestOtherModel(t *testing.T) {
 func TestMergeIsFit(t *testing.T) {
 	m := fashionModel(t)
 	all := fashionList(t, "main_train_fashion")
-	all.Items = all.Items[:300]
+	all.Items = all.Items[:120]
 	o := fashionOptions()
-	o.Detector, o.Calibration = "nac", fashionList(t, "val_fashion")
-	o.Calibration.Items = o.Calibration.Items[:60]
+	o.Detector, o.Rate, o.Calibration = "nac", 0.1, fashionList(t, "val_fashion")
+	o.Calibration.Items = o.Calibration.Items[:40]
 	like, err := Fit(t.Context(), m, all, o)
 	if err != nil {
 		t.Fatal(err)
@@ -171,8 +177,8 @@ func TestMergeIsFit(t *testing.T) {
 		return d
 	}
 	held := o.Calibration.Items
-	sum := fit(all.Items[:120], held[:30])
-	if err := sum.Merge(fit(all.Items[120:], held[30:])); err != nil {
+	sum := fit(all.Items[:50], held[:20])
+	if err := sum.Merge(fit(all.Items[50:], held[20:])); err != nil {
 		t.Fatal(err)
 	}
 	whole := fit(all.Items, held)

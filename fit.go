@@ -390,6 +390,9 @@ func (f *fitter) calibrate(fitted detector.Detector) (*Detector, error) {
 		return nil, err
 	}
 	ref := &d.ref
+	explainer, explains := fitted.(detector.Explainer)
+	var covered []detector.NeuronCoverage
+	var means [][]float64 // of each layer
 	err := f.pass("calibrate", f.calibration, d.engine, func(b *imageset.Batch, in *detector.Inputs) error {
 		in.Labels = nil
 		scores := make([]float64, in.N)
@@ -411,10 +414,27 @@ func (f *fitter) calibrate(fitted detector.Detector) (*Detector, error) {
 				}
 			}
 		}
-		return ref.addBins(fitted, in)
+		if !explains {
+			return nil
+		}
+		var err error
+		if covered, err = explainer.Neurons(in); err != nil {
+			return err
+		}
+		more := ref.add(covered, in.N)
+		if means == nil {
+			means = make([][]float64, len(more))
+		}
+		for i := range more {
+			means[i] = append(means[i], more[i]...)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
+	}
+	for i, c := range covered {
+		d.info.Layers = append(d.info.Layers, layerInfo(c.Layer, c.Channels, means[i]))
 	}
 	if d.cal, err = newCalibration(f.o.Rate, f.o.PerClass, ref.scores, ref.classes); err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ func (d *Detector) Merge(other *Detector) error {
 		return fail("detector %s against %s", d.info.Detector, other.info.Detector)
 	}
 	if a == nil || b == nil {
-		return fail("%s does not measure coverage, which alone can be added", d.info.Detector)
+		return fail("%s is not a count of images, as nac is: its parts cannot be added. Fit on all images at once, or the parts with nac", d.info.Detector)
 	}
 	if x, y := d.info.Transform, other.info.Transform; x != y {
 		return fail("images transformed otherwise: %+v against %+v", x, y)
@@ -39,12 +39,14 @@ func (d *Detector) Merge(other *Detector) error {
 	}
 	d.ref.names = slices.Concat(d.ref.names, other.ref.names)
 	d.ref.classes = slices.Concat(d.ref.classes, other.ref.classes)
+	d.info.Layers = nil
 	for i, more := range other.ref.bins {
 		d.ref.bins[i].bins = slices.Concat(d.ref.bins[i].bins, more.bins)
 	}
 	bins := make([][]int16, len(d.ref.bins))
 	for i := range bins {
 		bins[i] = d.ref.bins[i].bins
+		d.info.Layers = append(d.info.Layers, layerInfo(a.Layers[i].Settings().Layer, a.Layers[i].Channels(), d.ref.bins[i].means(a.Layers[i])))
 	}
 	scores := make([]float32, len(d.ref.names))
 	if err := a.ScoreBins(bins, len(scores), scores); err != nil {

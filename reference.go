@@ -32,40 +32,66 @@ func covered(d detector.Detector) *coverage.Coverage {
 	return nil
 }
 
-// binsOf returns the bins of n images in each layer of a coverage.
-func binsOf(c *coverage.Coverage, in *detector.Inputs) ([]layerBins, error) {
-	all := make([]layerBins, len(c.Layers))
-	for i, l := range c.Layers {
-		at := slices.IndexFunc(in.States, func(s coverage.States) bool { return s.Layer == l.Settings().Layer })
-		wide := make([]int32, in.N*l.Channels())
-		if err := l.Bins(in.States[at].Z, in.States[at].G, in.N, wide); err != nil {
-			return nil, err
-		}
-		all[i].channels = l.Channels()
-		all[i].bins = make([]int16, len(wide))
-		for k, b := range wide {
-			all[i].bins[k] = int16(b)
-		}
-	}
-	return all, nil
-}
-
-// addBins keeps the bins of more calibration images.
-func (r *reference) addBins(d detector.Detector, in *detector.Inputs) error {
-	c := covered(d)
-	if c == nil {
-		return nil
-	}
-	more, err := binsOf(c, in)
-	if err != nil {
-		return err
-	}
-	if r.bins == nil {
-		r.bins = more
-		return nil
-	}
-	for i := range more {
-		r.bins[i].bins = append(r.bins[i].bins, more[i].bins...)
+// binned returns the layers of which bins are kept.
+func binned(d detector.Detector) []*coverage.Layer {
+	if e, ok := d.(detector.Explainer); ok {
+		return e.Binned()
 	}
 	return nil
+}
+
+// add keeps more calibration images' bins, and returns the mean coverage of each layer's
+// neurons for each image.
+func (r *reference) add(neurons []detector.NeuronCoverage, n int) (means [][]float64) {
+	at := 0
+	for _, c := range neurons {
+		mean := make([]float64, n)
+		for i := range mean {
+			mean[i] = meanOf(c.Covered[i*c.Channels : (i+1)*c.Channels])
+		}
+		means = append(means, mean)
+		if c.Bins == nil {
+			continue
+		}
+		if at == len(r.bins) {
+			r.bins = append(r.bins, layerBins{channels: c.Channels})
+		}
+		for _, b := range c.Bins {
+			r.bins[at].bins = append(r.bins[at].bins, int16(b))
+		}
+		at++
+	}
+	return means
+}
+
+func meanOf(v []float32) float64 {
+	sum := 0.0
+	for _, x := range v {
+		sum += float64(x)
+	}
+	return sum / float64(len(v))
+}
+
+// means returns the mean coverage of a layer's neurons for each image, by its bins.
+func (b layerBins) means(l *coverage.Layer) []float64 {
+	counts, width, limit := l.Counts(), l.Settings().M-1, uint32(l.Settings().O)
+	row := make([]float32, b.channels)
+	means := make([]float64, len(b.bins)/b.channels)
+	for i := range means {
+		for c, bin := range b.bins[i*b.channels : (i+1)*b.channels] {
+			row[c] = 0
+			if bin >= 0 {
+				row[c] = float32(min(counts[c*width+int(bin)], limit)) / float32(limit)
+			}
+		}
+		means[i] = meanOf(row)
+	}
+	return means
+}
+
+// layerInfo describes the layer by calibration images' mean coverage, which it sorts.
+func layerInfo(name string, neurons int, means []float64) LayerInfo {
+	slices.Sort(means)
+	n := len(means)
+	return LayerInfo{Layer: name, Neurons: neurons, Median: means[n/2], Low: means[n/20]}
 }

@@ -263,7 +263,7 @@ func (d *nacAuto) learn() error {
 	}
 	var err error
 	if d.response, err = coverage.NewLayer(coverage.LayerSettings{
-		Layer: "response", M: d.int("M"), O: d.minSamples, Alpha: 1 / spread, Func: coverage.SigmoidO,
+		Layer: responseLayer, M: d.int("M"), O: d.minSamples, Alpha: 1 / spread, Func: coverage.SigmoidO,
 	}, d.features); err != nil {
 		return err
 	}

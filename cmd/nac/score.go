@@ -38,10 +38,17 @@ says why, and the exit code is ` + fmt.Sprint(exitPartial) + `.
 With --out a run that was interrupted goes on where it stopped when it is called again;
 FILE appears when all is done.
 
+With --explain each image's coverage is written to a folder: a text that says which
+layers and neurons ID images do not cover, and which calibration images are nearest in
+their neurons' states; the same as JSON; and a picture, the input beside maps of where
+each layer is active and uncovered. It takes some times as long as scoring: name the few
+images that you wonder about.
+
 The classifier is looked for where it was when the detector was fitted, then beside
 the detector; --model names another place.`,
 		Example: `  nac score detector.nac photo.jpg
   nac score detector.nac uploads/ --format csv --out scores.csv
+  nac score detector.nac photo.jpg --explain why
   find / -name '*.jpg' | nac score detector.nac - --format jsonl --fpr 0.01`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -57,6 +64,7 @@ the detector; --model names another place.`,
 	fl.StringVar(&f.model, "model", "", "`file` of the classifier, if it has moved")
 	fl.StringVar(&f.format, "format", "", "table, jsonl, csv or parquet (default: by the ending of --out, else table)")
 	fl.StringVarP(&f.out, "out", "o", "", "`file` to write to (default: the standard output)")
+	fl.StringVar(&f.explain, "explain", "", "`folder` to write explanations to: which neurons are uncovered, and where in the image")
 	fl.BoolVar(&f.restart, "restart", false, "with --out: begin anew what an interrupted run has left")
 	fl.StringVar(&f.root, "root", "", "`folder` that paths in lists are relative to (default: the list's)")
 	fl.Float64Var(&f.fpr, "fpr", 0, "another false-alarm `rate` than the detector's")
@@ -65,13 +73,14 @@ the detector; --model names another place.`,
 	_ = cmd.MarkFlagFilename("model")
 	_ = cmd.MarkFlagFilename("out")
 	_ = cmd.MarkFlagDirname("root")
+	_ = cmd.MarkFlagDirname("explain")
 	return cmd
 }
 
 type scoreFlags struct {
-	model, format, out, root string
-	fpr                      float64
-	restart, quiet           bool
+	model, format, out, root, explain string
+	fpr                               float64
+	restart, quiet                    bool
 }
 
 // openDetector loads a detector and its classifier, from model or from where it was.
@@ -121,12 +130,18 @@ func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	shards := &imageset.Shards{Keep: 4}
+	var why *explainer
+	if f.explain != "" {
+		if why, err = newExplainer(d, shards, f.explain); err != nil {
+			return err
+		}
+	}
 	var items iter.Seq2[imageset.Item, error]
 	if places[0] == "-" {
 		in := bufio.NewReader(cmd.InOrStdin())
 		// As in files: a text has no NUL byte.
 		if head, _ := in.Peek(512); bytes.IndexByte(head, 0) >= 0 {
-			return f.scoreInput(ctx, d, in, format, stdout)
+			return f.scoreInput(ctx, d, why, in, format, stdout)
 		}
 		items = patient(ctx, imageset.FindLines(in, f.root))
 	} else {
@@ -140,7 +155,7 @@ func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd 
 	count := &tally{}
 	if f.out == "" {
 		w := newScoreWriter(format, stdout)
-		err = f.score(d.ScoreAll(ctx, shards, items), w.row, count, f.progress(stdout, stderr))
+		err = f.score(ctx, d.ScoreAll(ctx, shards, items), why, w.row, count, f.progress(stdout, stderr))
 		err = errors.Join(err, w.close())
 	} else {
 		hash, e := hashFile(file)
@@ -156,7 +171,7 @@ func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd 
 		if count.images > 0 {
 			fmt.Fprintf(stderr, "%s images were scored by an earlier run\n", thousands(count.images))
 		}
-		err = f.score(d.ScoreAll(ctx, shards, items), j.add, count, f.progress(stdout, stderr))
+		err = f.score(ctx, d.ScoreAll(ctx, shards, items), why, j.add, count, f.progress(stdout, stderr))
 		if err == nil {
 			err = j.finish(format)
 		} else if count.images > 0 {
@@ -211,14 +226,19 @@ func (t *tally) add(r scoreRow) {
 	}
 }
 
-// score gives every row to take.
-func (f *scoreFlags) score(all iter.Seq2[nac.Scored, error], take func(scoreRow) error, count *tally, p *progress) error {
+// score gives every row to take, after its image is explained.
+func (f *scoreFlags) score(ctx context.Context, all iter.Seq2[nac.Scored, error], why *explainer, take func(scoreRow) error, count *tally, p *progress) error {
 	if p != nil {
 		defer p.End()
 	}
 	for s, err := range all {
 		if err != nil {
 			return err
+		}
+		if why != nil && s.Err == nil {
+			if err := why.file(ctx, s.Path, count.images+1); err != nil {
+				return err
+			}
 		}
 		r := rowOf(s)
 		if err := take(r); err != nil {
@@ -233,7 +253,7 @@ func (f *scoreFlags) score(all iter.Seq2[nac.Scored, error], take func(scoreRow)
 }
 
 // scoreInput scores the image that in is.
-func (f *scoreFlags) scoreInput(ctx context.Context, d *nac.Detector, in io.Reader, format string, stdout io.Writer) error {
+func (f *scoreFlags) scoreInput(ctx context.Context, d *nac.Detector, why *explainer, in io.Reader, format string, stdout io.Writer) error {
 	if f.out != "" {
 		return usagef("--out is for more than one image")
 	}
@@ -249,6 +269,11 @@ func (f *scoreFlags) scoreInput(ctx context.Context, d *nac.Detector, in io.Read
 	s := nac.Scored{Path: "-"}
 	if s.Result, err = d.Score(ctx, img); err != nil {
 		return err
+	}
+	if why != nil {
+		if err := why.image(ctx, img, "input", 1); err != nil {
+			return err
+		}
 	}
 	w := newScoreWriter(format, stdout)
 	return errors.Join(w.row(rowOf(s)), w.close())

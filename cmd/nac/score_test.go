@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
+	"image/png"
 	"io"
 	"os"
 	"path/filepath"
@@ -97,31 +98,31 @@ func TestFitInfoMergeScore(t *testing.T) {
 	o := ownData(t)
 	dir := t.TempDir()
 	detector, second, sum := filepath.Join(dir, "a.nac"), filepath.Join(dir, "b.nac"), filepath.Join(dir, "sum.nac")
-	stdout := o.fit(t, detector, "--id", o.part(t, "main_train_fashion", 0, 250))
-	for _, want := range []string{"resnet20, 8 classes", "layer3", "fitted      on 200 images", "calibrated  on 50 others", "threshold", "nac score " + detector} {
+	stdout := o.fit(t, detector, "--id", o.part(t, "main_train_fashion", 0, 100))
+	for _, want := range []string{"resnet20, 8 classes", "layer3", "fitted      on 80 images", "calibrated  on 20 others", "threshold", "nac score " + detector} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("fit does not print %q:\n%s", want, stdout)
 		}
 	}
 	var info nac.Info
-	if err := json.Unmarshal([]byte(ok(t, "info", detector, "--json")), &info); err != nil || info.Fit.Images != 200 {
+	if err := json.Unmarshal([]byte(ok(t, "info", detector, "--json")), &info); err != nil || info.Fit.Images != 80 {
 		t.Errorf("info --json: %+v, %v", info, err)
 	}
 	if text := ok(t, "info", detector); !strings.HasPrefix(stdout, text) {
 		t.Errorf("info prints %s", text)
 	}
 
-	o.fit(t, second, "--id", o.part(t, "main_train_fashion", 250, 500), "--like", detector)
-	if stdout := ok(t, "merge", detector, second, "-o", sum); !strings.Contains(stdout, "on 400 images") || !strings.Contains(stdout, "on 100 others") {
+	o.fit(t, second, "--id", o.part(t, "main_train_fashion", 100, 200), "--like", detector)
+	if stdout := ok(t, "merge", detector, second, "-o", sum); !strings.Contains(stdout, "on 160 images") || !strings.Contains(stdout, "on 40 others") {
 		t.Errorf("merge prints %s", stdout)
 	}
-	o.fit(t, second, "--id", o.part(t, "main_train_fashion", 250, 500))
+	o.fit(t, second, "--id", o.part(t, "main_train_fashion", 100, 200))
 	if code, _, stderr := call(t, "merge", detector, second, "-o", sum); code != exitFailure || !strings.Contains(stderr, "alpha") {
 		t.Errorf("merging other settings: exit code %d, %s", code, stderr)
 	}
 
 	// All formats say the same; a bad file is a row and an exit code.
-	list := o.part(t, "test_mnist", 0, 40)
+	list := o.part(t, "test_mnist", 0, 12)
 	if err := os.WriteFile(list, append(read(t, list), "absent.png -1\n"...), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func TestFitInfoMergeScore(t *testing.T) {
 		t.Helper()
 		out := filepath.Join(dir, "out."+format)
 		code, stdout, stderr := call(t, "score", detector, list, "--root", o.images, "--out", out)
-		if code != exitPartial || stdout != "" || !strings.Contains(stderr, "1 of 41 images could not be scored") {
+		if code != exitPartial || stdout != "" || !strings.Contains(stderr, "1 of 13 images could not be scored") {
 			t.Fatalf("%s: exit code %d, %q, %s", format, code, stdout, stderr)
 		}
 		for _, left := range []string{".partial", ".partial.lock"} {
@@ -150,22 +151,22 @@ func TestFitInfoMergeScore(t *testing.T) {
 		}
 		rows = append(rows, r)
 	}
-	if len(rows) != 41 || rows[40].Verdict != verdictError || !strings.Contains(rows[40].Error, "absent.png") || rows[40].Score != nil {
+	if len(rows) != 13 || rows[12].Verdict != verdictError || !strings.Contains(rows[12].Error, "absent.png") || rows[12].Score != nil {
 		t.Fatalf("%d rows, the last is %+v", len(rows), rows[len(rows)-1])
 	}
 	if r := rows[3]; r.Score == nil || *r.Score <= 0 || *r.PValue <= 0 || *r.Class > 7 || *r.Probability < 1./8 || r.Path != filepath.Join(o.images, "mnist", "test", filepath.Base(r.Path)) {
 		t.Errorf("row 3: %+v", r)
 	}
 	table, err := csv.NewReader(bytes.NewReader(score("csv"))).ReadAll()
-	if err != nil || len(table) != 42 || table[4][0] != rows[3].Path || table[41][1] != verdictError {
+	if err != nil || len(table) != 14 || table[4][0] != rows[3].Path || table[13][1] != verdictError {
 		t.Errorf("CSV of %d rows, %v", len(table), err)
 	}
 	data := score("parquet")
 	stored, err := parquet.Read[scoreRow](bytes.NewReader(data), int64(len(data)))
-	if err != nil || len(stored) != 41 || *stored[3].Score != *rows[3].Score || stored[40].Score != nil || stored[40].Error != rows[40].Error {
+	if err != nil || len(stored) != 13 || *stored[3].Score != *rows[3].Score || stored[12].Score != nil || stored[12].Error != rows[12].Error {
 		t.Errorf("parquet: %d rows, %v", len(stored), err)
 	}
-	if text := score("table"); bytes.Count(text, []byte("\n")) != 42 {
+	if text := score("table"); bytes.Count(text, []byte("\n")) != 14 {
 		t.Errorf("table:\n%s", text)
 	}
 
@@ -187,14 +188,14 @@ func TestFitInfoMergeScore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	partial(17, list)
-	if code, _, stderr := call(t, "score", detector, list, "--root", o.images, "--out", out); code != exitPartial || !strings.Contains(stderr, "17 images were scored by an earlier run") {
+	partial(7, list)
+	if code, _, stderr := call(t, "score", detector, list, "--root", o.images, "--out", out); code != exitPartial || !strings.Contains(stderr, "7 images were scored by an earlier run") {
 		t.Errorf("resumed: exit code %d, %s", code, stderr)
 	}
 	if !bytes.Equal(read(t, out), lines) {
 		t.Error("a resumed run ends in other rows")
 	}
-	partial(17, "other")
+	partial(7, "other")
 	if code, _, stderr := call(t, "score", detector, list, "--root", o.images, "--out", out); code != exitFailure || !strings.Contains(stderr, "--restart") {
 		t.Errorf("another run's rows: exit code %d, %s", code, stderr)
 	}
@@ -203,7 +204,14 @@ func TestFitInfoMergeScore(t *testing.T) {
 	}
 
 	// Other ways to give images.
-	if text := ok(t, "score", detector, rows[0].Path, filepath.Dir(rows[0].Path), "--format", "csv"); strings.Count(text, "\n") < 100 || !strings.Contains(text, rows[3].Path) {
+	folder := filepath.Join(dir, "folder")
+	if err := os.MkdirAll(filepath.Join(folder, "below"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "below", "one.png"), read(t, rows[0].Path), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if text := ok(t, "score", detector, rows[0].Path, folder, "--format", "csv"); strings.Count(text, "\n") != 3 || !strings.Contains(text, filepath.Join(folder, "below", "one.png")) {
 		t.Errorf("a file and a folder: %s", text)
 	}
 	if code, _, stderr := call(t, "score", detector, filepath.Join(dir, "absent")); code != exitUsage || !strings.Contains(stderr, "absent") {
@@ -234,6 +242,25 @@ func TestFitInfoMergeScore(t *testing.T) {
 	}
 	if got := input(read(t, rows[0].Path)); strings.ReplaceAll(got, `"-"`, `"`+rows[0].Path+`"`) != first {
 		t.Errorf("an image on the standard input: %s, want %s", got, first)
+	}
+
+	// Why a digit is no piece of clothing.
+	why := filepath.Join(dir, "why")
+	ok(t, "score", detector, rows[0].Path, "--explain", why)
+	name := filepath.Join(why, "000001-"+strings.TrimSuffix(filepath.Base(rows[0].Path), ".png"))
+	if text := read(t, name+".txt"); !bytes.Contains(text, []byte("layer2")) || !bytes.Contains(text, []byte("class ")) {
+		t.Errorf("explained: %s", text)
+	}
+	var explained struct {
+		Path   string
+		Score  float64
+		Layers []nac.LayerExplanation
+	}
+	if err := json.Unmarshal(read(t, name+".json"), &explained); err != nil || explained.Path != rows[0].Path || explained.Score != *rows[0].Score || len(explained.Layers) == 0 {
+		t.Errorf("explained as JSON: %+v, %v", explained, err)
+	}
+	if picture, err := png.Decode(bytes.NewReader(read(t, name+".png"))); err != nil || picture.Bounds().Dx() < 2*picture.Bounds().Dy() {
+		t.Errorf("the picture: %v", err)
 	}
 
 	// The classifier is gone, or another.
