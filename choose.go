@@ -41,7 +41,8 @@ func (f *fitter) candidates() error {
 		}
 		settings = f.nacSettings(scales, compare)
 	case compare:
-		settings = sweep(f.o.Detector, f.o.Settings)
+		settings = detector.Sweep(f.o.Detector, f.o.Settings)
+		settings = settings[:min(len(settings), mostCandidate)]
 	}
 	for _, s := range settings {
 		d, err := detector.New(f.o.Detector, s)
@@ -172,37 +173,4 @@ func (f *fitter) nacSettings(scales []scale, compare bool) (all []detector.Setti
 		}
 	}
 	return all
-}
-
-// sweep are a method's settings as they are and with every combination of those
-// values that OpenOOD's parameter search tries.
-func sweep(key string, s detector.Settings) []detector.Settings {
-	all := []detector.Settings{s}
-	for _, m := range detector.Methods() {
-		if m.Key != key {
-			continue
-		}
-		combined := []detector.Settings{s}
-		for _, p := range m.Params {
-			var next []detector.Settings
-			for _, c := range combined {
-				for _, v := range p.Sweep {
-					params := map[string]float64{}
-					for name, x := range c.Params {
-						params[name] = x
-					}
-					params[key+"."+p.Name] = v
-					c.Params = params
-					next = append(next, c)
-				}
-			}
-			if len(next) > 0 {
-				combined = next
-			}
-		}
-		if len(combined) > 1 {
-			all = append(all, combined...)
-		}
-	}
-	return all[:min(len(all), mostCandidate)]
 }

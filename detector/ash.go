@@ -33,7 +33,7 @@ var (
 
 var ashParams = []Param{{
 	Name: "percentile", About: "percentage of an image's features that are dropped", Default: 90, Min: 0, Max: 99.99,
-	Sweep: []float64{70, 75, 80, 85, 90, 95},
+	Sweep: []float64{70, 75, 80, 85, 90, 95}, Late: true,
 }}
 
 func newASH(form byte) func(params) (Detector, error) {

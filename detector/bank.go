@@ -63,6 +63,10 @@ func (b *bank) store(s *storage, name string) {
 	if s.err != nil {
 		return
 	}
+	if s.measuring {
+		s.bytes += 4 * int64(b.n) * int64(b.width)
+		return
+	}
 	var rows []float32
 	if s.saving {
 		rows = b.rows()

@@ -21,7 +21,7 @@ type fdbd struct {
 
 var fdbdParams = []Param{{
 	Name: "distance_as_normalizer", About: "1 divides by the distance from the mean feature, 0 by the feature's norm",
-	Default: 1, Min: 0, Max: 1, Whole: true, Sweep: []float64{1, 0},
+	Default: 1, Min: 0, Max: 1, Whole: true, Sweep: []float64{1, 0}, Late: true,
 }}
 
 var _ = register(Method{

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"unsafe"
 
 	"nac/internal/safetensors"
 )
@@ -190,10 +191,13 @@ func (f *fitting) store(s *storage) {
 // storage writes or reads what a detector has found out: the same calls do
 // both, so that the two cannot drift apart.
 type storage struct {
-	saving  bool
-	tensors []safetensors.Tensor
-	file    *safetensors.File
-	err     error
+	saving bool
+	// measuring only counts the bytes that saving would keep.
+	measuring bool
+	bytes     int64
+	tensors   []safetensors.Tensor
+	file      *safetensors.File
+	err       error
 }
 
 // maxCount bounds sizes in a file, which can be anybody's.
@@ -201,6 +205,10 @@ const maxCount = 1 << 24
 
 // count is a number from 1 to maxCount.
 func (s *storage) count(name string, v *int) {
+	if s.measuring {
+		s.bytes += 8
+		return
+	}
 	if s.saving {
 		s.tensors = append(s.tensors, safetensors.Int64(name, []int{1}, []int64{int64(*v)}))
 		return
@@ -236,6 +244,10 @@ func (s *storage) float32s(name string, v *[]float32, shape ...int) {
 func stored[T float32 | float64](s *storage, name string, v *[]T, shape []int,
 	write func(string, []int, []T) safetensors.Tensor, read func(*safetensors.File, string) ([]T, []int, error)) {
 	if s.err != nil {
+		return
+	}
+	if s.measuring {
+		s.bytes += int64(len(*v)) * int64(unsafe.Sizeof(T(0)))
 		return
 	}
 	if s.saving {

@@ -16,11 +16,11 @@ var _ = register(Method{
 	Params: []Param{
 		{
 			Name: "gamma", About: "exponent of the probabilities", Default: 0.1, Min: 1e-3, Max: 100,
-			Sweep: []float64{0.01, 0.1, 0.5, 1, 2, 5, 10},
+			Sweep: []float64{0.01, 0.1, 0.5, 1, 2, 5, 10}, Late: true,
 		},
 		{
 			Name: "M", About: "number of probabilities, the largest ones", Default: 100, Min: 1, Max: 1 << 20, Whole: true,
-			Sweep: []float64{10, 50, 100, 200, 500, 1000},
+			Sweep: []float64{10, 50, 100, 200, 500, 1000}, Late: true,
 		},
 	},
 })

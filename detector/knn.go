@@ -21,7 +21,7 @@ var _ = register(Method{
 	make: newKNN,
 	Params: []Param{{
 		Name: "K", About: "the neighbour whose distance counts", Default: 50, Min: 1, Max: 1 << 20, Whole: true,
-		Sweep: []float64{50, 100, 200, 500, 1000},
+		Sweep: []float64{50, 100, 200, 500, 1000}, Late: true,
 	}},
 })
 
@@ -96,6 +96,9 @@ func square(v []float32) float32 {
 func (d *knn) Score(in *Inputs, dst []float64) error {
 	if err := d.scoring(in, dst); err != nil {
 		return err
+	}
+	if k := d.int("K"); k > d.bank.n {
+		return d.errorf("K is %d, but there are only %d training images", k, d.bank.n)
 	}
 	queries := make([]float32, in.N*d.features)
 	for i := range in.N {

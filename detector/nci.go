@@ -15,7 +15,7 @@ type nci struct {
 
 var nciParams = []Param{{
 	Name: "alpha", About: "weight of the feature's L1 norm", Default: 1e-4, Min: 0, Max: 1e6,
-	Sweep: []float64{1e-4, 1e-3, 1e-2, 0.1},
+	Sweep: []float64{1e-4, 1e-3, 1e-2, 0.1}, Late: true,
 }}
 
 var _ = register(Method{

@@ -16,6 +16,8 @@ type Param struct {
 	Whole    bool
 	// Sweep lists the values that OpenOOD's automatic parameter search tries.
 	Sweep []float64
+	// Late tells that scoring alone reads it: one fit serves all its values.
+	Late bool
 }
 
 // params are the settings of one method.

@@ -16,7 +16,7 @@ type relation struct {
 const leastRelation = 0.03
 
 var relationParams = []Param{{
-	Name: "pow", About: "exponent of the relations", Default: 1, Min: 0.01, Max: 100, Sweep: []float64{1, 2, 4, 6, 8},
+	Name: "pow", About: "exponent of the relations", Default: 1, Min: 0.01, Max: 100, Sweep: []float64{1, 2, 4, 6, 8}, Late: true,
 }}
 
 var _ = register(Method{

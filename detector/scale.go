@@ -11,7 +11,7 @@ type scale struct {
 
 var scaleParams = []Param{{
 	Name: "percentile", About: "percentage of an image's features that do not count as its largest", Default: 85, Min: 0, Max: 99.99,
-	Sweep: []float64{65, 70, 75, 80, 85, 90, 95},
+	Sweep: []float64{65, 70, 75, 80, 85, 90, 95}, Late: true,
 }}
 
 var _ = register(Method{

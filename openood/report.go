@@ -22,7 +22,9 @@ type Report struct {
 	Estimate    Estimate       `json:"estimate"`
 	Stages      []Stage        `json:"stages"`
 	Conventions string         `json:"conventions"`
-	Notes       []string       `json:"notes,omitempty"`
+	// Tuned are the parameter searches that settings came from.
+	Tuned []Tuned  `json:"parameter_search,omitempty"`
+	Notes []string `json:"notes,omitempty"`
 	// Scores are written to files of their own.
 	Scores []*SetScores `json:"-"`
 }
@@ -93,10 +95,12 @@ type Overfit struct {
 	Warn          bool    `json:"warn"`
 }
 
-// MethodCost is the time of one detector over all sets, without the network.
+// MethodCost is the time of one detector over all sets, without the network, and
+// the size of what fitting left.
 type MethodCost struct {
 	FitSeconds   float64 `json:"fit_seconds"`
 	ScoreSeconds float64 `json:"score_seconds"`
+	StateBytes   int64   `json:"state_bytes"`
 }
 
 // Stage is the cost of one set. WaitSeconds is the time the network stood still

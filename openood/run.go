@@ -65,6 +65,12 @@ func Run(ctx context.Context, data *Data, network detector.Network, extract Extr
 	if err := r.fit(data); err != nil {
 		return nil, err
 	}
+	for i, m := range methods {
+		var err error
+		if r.cost[i].StateBytes, err = detector.StateBytes(m.Detector); err != nil {
+			return nil, err
+		}
+	}
 	var sub, val, test *SetScores
 	var err error
 	if data.SubTrain != nil {

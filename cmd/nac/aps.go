@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"nac/arch"
 	"nac/detector"
 	"nac/openood"
 )
@@ -18,7 +19,7 @@ type apsFlags struct {
 }
 
 func (a *apsFlags) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&a.aps, "aps", false, "choose nac's settings by validation images first, as \"nac search\" does")
+	cmd.Flags().BoolVar(&a.aps, "aps", false, "choose settings by validation images first: nac's as \"nac search\" does, those of other detectors from OpenOOD's sweeps")
 	a.spaceFlags.add(cmd)
 }
 
@@ -29,22 +30,79 @@ func (a *apsFlags) check(cmd *cobra.Command, detectors []string) error {
 	}
 	flags := cmd.Flags()
 	if !a.aps {
-		for _, name := range []string{"space", "method", "subsets", "weights", "starts"} {
+		for _, name := range spaceFlagNames {
 			if flags.Changed(name) {
 				return usagef("--%s is about the search of --aps, which is not asked for", name)
 			}
 		}
 		return nil
 	}
-	for _, name := range []string{"M", "O", "alpha", "state"} {
+	if slices.Contains(detectors, "nac") {
+		for _, name := range []string{"M", "O", "alpha", "state"} {
+			if flags.Changed(name) {
+				return usagef("--aps chooses --%s itself; --space says from what", name)
+			}
+		}
+		return nil
+	}
+	for _, name := range spaceFlagNames {
 		if flags.Changed(name) {
-			return usagef("--aps chooses --%s itself; --space says from what", name)
+			return usagef("--%s is about nac, which is not among --detectors", name)
 		}
 	}
-	if !slices.Contains(detectors, "nac") {
-		return usagef("--aps chooses settings of nac, which is not among --detectors")
+	if len(swept(detectors)) == 0 {
+		return usagef("--aps: none of --detectors has settings to choose; nac and %s have", list(swept(detector.Keys())))
 	}
 	return nil
+}
+
+var spaceFlagNames = []string{"space", "method", "subsets", "weights", "starts"}
+
+// swept returns those of the detectors whose sweeps have more than one value.
+func swept(keys []string) (some []string) {
+	for _, m := range detector.Methods() {
+		if slices.Contains(keys, m.Key) && slices.ContainsFunc(m.Params, func(p detector.Param) bool { return len(p.Sweep) > 1 }) {
+			some = append(some, m.Key)
+		}
+	}
+	return some
+}
+
+// tuneOthers searches the sweeps of detectors other than nac. It returns what it
+// found, and a note on each.
+func tuneOthers(ctx context.Context, keys []string, given detector.Settings, data *openood.Data, m *arch.Model, extract openood.Extractor, progress openood.Progress) ([]openood.Tuned, []string, error) {
+	tuned, err := openood.Tune(ctx, data, openood.NetworkOf(m), extract, keys, given, progress)
+	if err != nil {
+		return nil, nil, err
+	}
+	var said []string
+	for _, t := range tuned {
+		of := t.Settings.Params
+		var chosen []string
+		for _, method := range detector.Methods() {
+			for _, p := range method.Params {
+				if method.Key != t.Key || len(p.Sweep) == 0 {
+					continue
+				}
+				v, changed := of[t.Key+"."+p.Name]
+				if !changed {
+					v = p.Default
+				}
+				chosen = append(chosen, fmt.Sprintf("%s %v", p.Name, v))
+			}
+		}
+		works, why := 0, ""
+		for _, trial := range t.Trials {
+			if trial.Refused == "" {
+				works++
+			} else if why == "" {
+				why = "; " + trial.Refused
+			}
+		}
+		said = append(said, fmt.Sprintf("%s: %s by validation images, AUROC %s; %d of %d settings can be used%s.",
+			t.Key, list(chosen), percent(t.AUROC), works, len(t.Trials), why))
+	}
+	return tuned, said, nil
 }
 
 // tune searches for nac's settings and returns them with a note of how they were

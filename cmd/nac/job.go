@@ -29,6 +29,7 @@ type jobFlags struct {
 	images         int
 	seed           uint32
 	out, page      string
+	sort           string
 	quiet          bool
 }
 
@@ -43,8 +44,10 @@ func (j *jobFlags) add(cmd *cobra.Command) {
 	f.Uint32Var(&j.seed, "seed", 1, "seed for the choice of training images")
 	f.StringVar(&j.out, "out", "", "`folder` for table.csv, report.json and the scores of every image")
 	f.StringVar(&j.page, "report", "", "HTML `file` with tables and figures (default: report.html in --out)")
+	f.StringVar(&j.sort, "sort", "auroc", "order of the detectors in the table: `auroc` (mean of near and far), near, far, fpr95, time, memory or given")
 	f.BoolVar(&j.quiet, "quiet", false, "no progress")
 	complete(cmd, "detectors", detector.Keys)
+	complete(cmd, "sort", rankingNames)
 	_ = cmd.MarkFlagDirname("out")
 	_ = cmd.MarkFlagFilename("report", "html")
 	_ = cmd.MarkFlagFilename("settings", "yaml", "yml")
@@ -67,6 +70,9 @@ func (j *jobFlags) check() error {
 		return usagef("--images is %d; it must be above 0, or 0 for the benchmark's number", j.images)
 	case len(j.detectors) == 0:
 		return usagef("--detectors: none is named; there are %s", list(detector.Keys()))
+	}
+	if err := oneOf("--sort", j.sort, rankingNames()); err != nil {
+		return err
 	}
 	set, err := kernel.ByName(j.kernel)
 	if err != nil {
@@ -148,7 +154,7 @@ func (j *job) run(ctx context.Context, stdout, stderr io.Writer) error {
 				return err
 			}
 		}
-		if err := printReport(stdout, reports[0]); err != nil {
+		if err := printReport(stdout, reports[0], j.sort); err != nil {
 			return err
 		}
 	} else if err := j.summarize(stdout, reports); err != nil {
@@ -198,7 +204,7 @@ func (j *job) summarize(stdout io.Writer, reports []*openood.Report) error {
 			return err
 		}
 	}
-	return printSummary(stdout, j.runs, reports, mean, std)
+	return printSummary(stdout, j.runs, reports, mean, std, j.sort)
 }
 
 // one runs the benchmark on one checkpoint and draws what NAC covers.
@@ -237,12 +243,17 @@ func (j *job) one(ctx context.Context, checkpoint string, stderr io.Writer) (*op
 	}
 	from := source{model: m, checkpoint: checkpoint, transform: j.transform, kernel: j.kernel, batch: j.batch, workers: j.workers}
 	notes := j.notes
-	if j.aps {
-		settings, note, err := j.tune(ctx, from, data, progress)
+	settings, err := j.settings(j.benchmark)
+	if err != nil {
+		return nil, nil, err
+	}
+	if j.aps && slices.Contains(j.detectors, "nac") {
+		var note string
+		settings, note, err = j.tune(ctx, from, data, progress)
 		if err != nil {
 			return nil, nil, err
 		}
-		if methods, err = j.methodsOf(settings); err != nil {
+		if methods, err = j.methodsOf(settings, nil); err != nil {
 			return nil, nil, err
 		}
 		needs, notes = needsOf(methods), append(slices.Clone(notes), note)
@@ -260,11 +271,23 @@ func (j *job) one(ctx context.Context, checkpoint string, stderr io.Writer) (*op
 	if err != nil {
 		return nil, nil, err
 	}
+	var tuned []openood.Tuned
+	if others := swept(j.detectors); j.aps && len(others) > 0 {
+		var said []string
+		if tuned, said, err = tuneOthers(ctx, others, settings, data, m, extract, progress); err != nil {
+			return nil, nil, err
+		}
+		if methods, err = j.methodsOf(settings, tuned); err != nil {
+			return nil, nil, err
+		}
+		notes = slices.Concat(notes, said)
+	}
 	result, err := openood.Run(ctx, data, openood.NetworkOf(m), extract, methods, progress)
 	if err != nil {
 		return nil, nil, err
 	}
 	result.Benchmark, result.Network, result.Checkpoint = j.benchmark.Name, m.Name, checkpoint
+	result.Tuned = tuned
 	result.Transform, result.Notes = describe(j.transform), notes
 	result.Kernel, result.Conventions = j.kernel, strings.Join(conventions, " ")
 	maps, err := mapsOf(methods)
@@ -276,12 +299,17 @@ func (j *job) methods() ([]openood.Method, error) {
 	if err != nil {
 		return nil, err
 	}
-	return j.methodsOf(settings)
+	return j.methodsOf(settings, nil)
 }
 
-func (j *job) methodsOf(settings detector.Settings) ([]openood.Method, error) {
+// methodsOf makes the detectors with the settings given, or those found for them.
+func (j *job) methodsOf(given detector.Settings, tuned []openood.Tuned) ([]openood.Method, error) {
 	var methods []openood.Method
 	for _, key := range j.detectors {
+		settings := given
+		if i := slices.IndexFunc(tuned, func(t openood.Tuned) bool { return t.Key == key }); i >= 0 {
+			settings = tuned[i].Settings
+		}
 		d, err := detector.New(key, settings)
 		if err != nil {
 			return nil, usageError{err}

@@ -312,7 +312,7 @@ func (n *networkFlags) add(cmd *cobra.Command) {
 
 // open checks the flags, and opens the network for the named benchmark, or for none.
 func (n *networkFlags) open(benchmark string) (s source, b openood.Benchmark, err error) {
-	j := jobFlags{detectors: detector.Keys(), batch: n.batch, workers: n.workers, kernel: n.kernel}
+	j := jobFlags{detectors: detector.Keys(), batch: n.batch, workers: n.workers, kernel: n.kernel, sort: rankings[0].name}
 	if err := j.check(); err != nil {
 		return s, b, err
 	}

@@ -240,7 +240,9 @@ func TestStatesOfFolders(t *testing.T) {
 		{"search fashion --arch resnet20 --checkpoint " + k.checkpoint, "--data"},
 		{"bench fashion --arch resnet20 --checkpoint c --data d --space cifar10", "--aps"},
 		{"bench fashion --arch resnet20 --checkpoint c --data d --aps --M 50", "--M"},
-		{"bench fashion --arch resnet20 --checkpoint c --data d --aps --detectors msp", "nac"},
+		{"bench fashion --arch resnet20 --checkpoint c --data d --aps --detectors msp", "nac and ash, "},
+		{"bench fashion --arch resnet20 --checkpoint c --data d --aps --detectors knn --space cifar10", "--space"},
+		{"bench fashion --arch resnet20 --checkpoint c --data d --sort luck", "--sort"},
 		{"bench fashion --arch resnet20 --checkpoint " + k.checkpoint + " --data " + k.dir + " --cache " + flat, "nac states"},
 	} {
 		code, stdout, stderr := call(t, strings.Fields(c.args)...)
@@ -296,6 +298,12 @@ func TestAPS(t *testing.T) {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
 	sameFiles(t, filepath.Join(c, "scores"), filepath.Join(a, "scores"))
+	// Of detectors other than nac.
+	code, stdout, stderr = k.bench(t, "--aps", "--cache", "off", "--detectors", "react,msp,scale")
+	if code != exitOK || !strings.Contains(stdout, "react: percentile ") || !strings.Contains(stdout, "4 of 4 settings can be used") ||
+		strings.Contains(stdout, "msp: by") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
 	if _, err := os.Stat(filepath.Join(k.dir, "nac-states")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("--cache off leaves a cache: %v", err)
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -97,14 +99,13 @@ func resultTable(r, std *openood.Report, bold bool) string {
 }
 
 // printReport writes everything that a run found out.
-func printReport(w io.Writer, r *openood.Report) error {
+func printReport(w io.Writer, r *openood.Report, sort string) error {
 	bold := isTerminal(w) && os.Getenv("NO_COLOR") == ""
 	a := r.Accuracy
-	lines := []string{
-		resultTable(r, nil, bold),
+	lines := append(resultText(r, nil, sort, bold),
 		fmt.Sprintf("%s, %s. ID accuracy %s %% of %s test images; %s %% of all %s with validation.",
 			r.Benchmark, r.Network, percent(a.Test), thousands(a.TestImages), percent(a.All()), thousands(a.TestImages+a.ValImages)),
-	}
+	)
 	lines = append(lines, shiftedText(a, openood.Accuracy{})...)
 	lines = append(lines, conventions...)
 	lines = append(lines, r.Notes...)
@@ -112,18 +113,18 @@ func printReport(w io.Writer, r *openood.Report) error {
 	lines = append(lines, overfitText(r)...)
 	lines = append(lines, incompleteText(r)...)
 	lines = append(lines, skippedText(r)...)
-	lines = append(lines, "", "Cost in seconds; \"wait\" is the network waiting for decoded images:", costTable(r), detectorCost(r))
+	lines = append(lines, "", "Cost in seconds; \"wait\" is the network waiting for decoded images:", costTable(r))
+	lines = append(lines, detectorCost(r)...)
 	return printLines(w, lines...)
 }
 
 // printSummary writes the means over several training runs.
-func printSummary(w io.Writer, runs []trainingRun, reports []*openood.Report, mean, std *openood.Report) error {
+func printSummary(w io.Writer, runs []trainingRun, reports []*openood.Report, mean, std *openood.Report, sort string) error {
 	a := mean.Accuracy
-	lines := []string{
-		resultTable(mean, std, isTerminal(w) && os.Getenv("NO_COLOR") == ""),
+	lines := append(resultText(mean, std, sort, isTerminal(w) && os.Getenv("NO_COLOR") == ""),
 		fmt.Sprintf("%s, %s. Mean ± standard deviation over %d training runs. ID accuracy %s ± %s %% of %s test images.",
 			mean.Benchmark, mean.Network, len(runs), percent(a.Test), percent(std.Accuracy.Test), thousands(a.TestImages)),
-	}
+	)
 	lines = append(lines, shiftedText(a, std.Accuracy)...)
 	lines = append(lines, conventions...)
 	lines = append(lines, mean.Notes...)
@@ -174,6 +175,12 @@ func settingsText(r *openood.Report) string {
 			fmt.Fprintf(&b, "\n  %s %s: M=%d O=%d alpha=%.6g %v", m.Key, l.Layer, l.M, l.O, l.Alpha, l.Func)
 			if l.Weight != 0 && l.Weight != 1 {
 				fmt.Fprintf(&b, " weight=%v", l.Weight)
+			}
+		}
+		if len(m.Settings.Params) > 0 {
+			fmt.Fprintf(&b, "\n  %s:", m.Key)
+			for _, name := range slices.Sorted(maps.Keys(m.Settings.Params)) {
+				fmt.Fprintf(&b, " %s=%v", strings.TrimPrefix(name, m.Key+"."), m.Settings.Params[name])
 			}
 		}
 		if t := m.Settings.Temperature; t != 0 {
@@ -243,10 +250,11 @@ func costTable(r *openood.Report) string {
 
 func fixed(s float64) string { return fmt.Sprintf("%.2f", s) }
 
-func detectorCost(r *openood.Report) string {
-	var parts []string
-	for _, m := range r.Methods {
-		parts = append(parts, fmt.Sprintf("%s %s + %s", m.Key, fixed(m.Cost.FitSeconds), fixed(m.Cost.ScoreSeconds)))
+// detectorCost tells what the ranking does where there is none.
+func detectorCost(r *openood.Report) (lines []string) {
+	if len(r.Methods) > 1 {
+		return nil
 	}
-	return "Detectors, fit + score: " + strings.Join(parts, ", ") + "."
+	m := r.Methods[0]
+	return []string{fmt.Sprintf("%s: fit %s s, score %s s, keeps %s.", m.Key, fixed(m.Cost.FitSeconds), fixed(m.Cost.ScoreSeconds), bytesText(m.Cost.StateBytes))}
 }

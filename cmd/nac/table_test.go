@@ -51,7 +51,7 @@ func TestResultTable(t *testing.T) {
 
 func TestPrintReport(t *testing.T) {
 	var b bytes.Buffer
-	if err := printReport(&b, made()); err != nil {
+	if err := printReport(&b, made(), "auroc"); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []string{
@@ -113,5 +113,42 @@ func TestProgress(t *testing.T) {
 	shown := b.String()[strings.LastIndexByte(b.String(), '\r')+1:]
 	if !strings.HasPrefix(shown, "tin          128 images, ") || strings.Count(shown, "\n") != 1 {
 		t.Errorf("%q is left", shown)
+	}
+}
+
+func TestRankingTable(t *testing.T) {
+	r := made() // near alone: nac 87.5, msp 75
+	r.Methods[0].Cost = openood.MethodCost{FitSeconds: 2, ScoreSeconds: 1, StateBytes: 3 << 19}
+	r.Methods[1].Cost = openood.MethodCost{ScoreSeconds: 0.5, StateBytes: 8}
+	for by, first := range map[string]string{"auroc": "nac", "near": "nac", "fpr95": "msp", "time": "msp", "memory": "msp", "given": "nac"} {
+		plain := rankingTable(r, nil, by, false)
+		if a, b := strings.Index(plain, "nac"), strings.Index(plain, "msp"); (a < b) != (first == "nac") {
+			t.Errorf("by %s, %s is not first in\n%s", by, first, plain)
+		}
+	}
+	plain := rankingTable(r, nil, "auroc", false)
+	for _, line := range []string{
+		"nac       87.50   50.00  87.50     2.00     1.00  1.5 MiB",
+		"msp       75.00   25.00  75.00     0.00     0.50      8 B",
+	} {
+		if !strings.Contains(plain, line) {
+			t.Errorf("no line %q in\n%s", line, plain)
+		}
+	}
+	bold := rankingTable(r, nil, "auroc", true)
+	for cell, want := range map[string]bool{"25.00": true, "50.00": false, "87.50": true, "75.00": false} {
+		if got := strings.Contains(bold, "\x1b[1m"+cell); got != want {
+			t.Errorf("%s in bold: %v, want %v", cell, got, want)
+		}
+	}
+	if with := rankingTable(r, r, "auroc", false); !strings.Contains(with, "87.50 ± 87.50") {
+		t.Errorf("no deviation in\n%s", with)
+	}
+	// Of many detectors a row each is enough.
+	for range mostBySet {
+		r.Methods = append(r.Methods, r.Methods[1])
+	}
+	if text := strings.Join(resultText(r, nil, "auroc", false), "\n"); strings.Contains(text, "AUPR-In") || !strings.Contains(text, "table.csv") {
+		t.Errorf("the table by set is there:\n%s", text)
 	}
 }
