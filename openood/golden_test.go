@@ -379,13 +379,17 @@ func (m inMemory) Read(_ context.Context, _ states.Want, f func(*states.Batch) e
 	return f(b)
 }
 
-// sweepMargin is by how many points the AUROC of a combination of the reference's sweep
-// may be off; the winner must be the same. Given the same states all AUROCs are
+// By how many points the AUROCs of the reference's sweep may be off, at most and on
+// average; the winner must be the same. Given the same states all AUROCs are
 // within 0.017 (bench/search). States, however, are float32 here and there, and these networks
-// have neurons enough near the edges of bins: the reference's figures differ from
-// those that float64 states give by up to 0.061 points (resnet20) and 0.075 (resnet32),
-// and by up to 0.16 and 0.27 from those of PyTorch's own other convolutions.
-const sweepMargin = 0.1
+// have neurons enough near the edges of bins. From AUROCs that float64 states give, the reference's
+// figures are off by up to 0.061 (resnet20) and 0.075 (resnet32), on average by 0.016 and 0.022,
+// ours by up to 0.092 and 0.082, on average by 0.023 and 0.020: two roundings of
+// one thing, so the largest of 256 differences between them may be the sum of both.
+const (
+	sweepMargin     = 0.15
+	sweepMeanMargin = 0.025
+)
 
 // compareSweep compares all combinations of the reference's parameter search, and the
 // winner.
@@ -450,19 +454,21 @@ func compareSweep(t *testing.T, golden string, channels map[string]int, train, v
 		}
 	}
 	t.Logf("256 combinations: AUROC off by at most %.4f points, %.4f on average", worst, mean)
-	if worst > sweepMargin || mean > sweepMargin/4 {
+	if worst > sweepMargin || mean > sweepMeanMargin {
 		t.Errorf("AUROCs are off by up to %.4f points, %.4f on average", worst, mean)
 	}
 	if got := [4]coverage.LayerSettings(r.Settings(r.Best)); got != winner {
 		t.Errorf("the best is %+v with %.4f, the reference's is %+v with %.4f (here %.4f)", got, 100*r.Best.AUROC, winner, best, 100*ours[winner].AUROC)
 	}
-	// One layer at a time finds it too.
-	c, err := table.Search(t.Context(), search.Options{Method: search.Coordinate})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.Best.Index != r.Best.Index || len(c.Outcomes) > 128 {
-		t.Errorf("coordinate search found %+v by %d combinations, the grid %+v", c.Best, len(c.Outcomes), r.Best)
+	// One layer at a time and successive halving find it too.
+	for _, method := range []string{search.Coordinate, search.Halving} {
+		c, err := table.Search(t.Context(), search.Options{Method: method})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Best.Index != r.Best.Index || len(c.Outcomes) > 128 {
+			t.Errorf("%s search found %+v by %d combinations, the grid %+v", method, c.Best, len(c.Outcomes), r.Best)
+		}
 	}
 }
 

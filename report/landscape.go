@@ -19,10 +19,10 @@ type Landscape struct {
 type Point struct {
 	// Choices are the layers' settings in words, as "M=50 O=50 alpha=100".
 	Choices []string
-	// AUROC is that of ID against OOD validation images; TrainAUROC, if it is known,
-	// that of training images not fitted on against ID validation images.
-	AUROC      float64
-	TrainAUROC *float64
+	// AUROC and FPR95 are those of ID against OOD validation images; TrainAUROC, if it is
+	// known, that of training images not fitted on against ID validation images.
+	AUROC, FPR95 float64
+	TrainAUROC   *float64
 }
 
 // strip is one setting of one layer: the AUROCs of all combinations with it.

@@ -40,7 +40,7 @@ type Page struct {
 	Made time.Time
 }
 
-//go:embed page.html style.css
+//go:embed page.html search.html style.css
 var files embed.FS
 
 var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
@@ -66,7 +66,7 @@ var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
 		css, err := files.ReadFile("style.css")
 		return template.CSS(css), err
 	},
-}).ParseFS(files, "page.html"))
+}).ParseFS(files, "page.html", "search.html"))
 
 // Write writes the page.
 func (p Page) Write(w io.Writer) error {

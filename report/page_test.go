@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"image/png"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -428,6 +429,44 @@ func TestConfusing(t *testing.T) {
 	for i, x := range id.Images {
 		if x.Width > maxThumbnail || x.Height > maxThumbnail || i > 0 && x.Score < id.Images[i-1].Score {
 			t.Errorf("%+v", x)
+		}
+	}
+}
+
+// The report of a search alone draws the same landscape.
+func TestSearchPage(t *testing.T) {
+	p := SearchPage{Of: "fashion <b>", Network: "resnet20", Search: whole(t).Search, Summary: "All 4 combinations.", Warning: "too good", Facts: [][2]string{{"space", "toy"}}}
+	write := func(p interface{ Write(io.Writer) error }) string {
+		var b strings.Builder
+		if err := p.Write(&b); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	section := func(s string) string {
+		_, s, _ = strings.Cut(s, `<section id="search">`)
+		s, _, found := strings.Cut(s, "</section>")
+		if !found {
+			t.Fatal("no landscape")
+		}
+		return s
+	}
+	text := write(p)
+	if section(text) != section(write(whole(t))) {
+		t.Error("the landscape differs from that of a benchmark's report")
+	}
+	for _, s := range []string{"fashion &lt;b&gt;", "too good", "90.00", "51.00", "<td>M=500 O=5</td>", "toy"} {
+		if !strings.Contains(text, s) {
+			t.Errorf("the page lacks %q", s)
+		}
+	}
+	if i, j := strings.Index(text, ">90.00</td><td"), strings.Index(text, ">87.50</td><td"); i < 0 || j < i {
+		t.Errorf("the best combination does not come first: %d, %d", i, j)
+	}
+	for _, s := range []*Landscape{nil, {}, {Best: 3, Points: make([]Point, 1)}} {
+		p.Search = s
+		if err := p.Write(io.Discard); err == nil {
+			t.Errorf("%+v makes a page", s)
 		}
 	}
 }

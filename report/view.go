@@ -124,6 +124,8 @@ type oodSet struct {
 	scores      *openood.SetScores
 }
 
+const timeFormat = "2 January 2006, 15:04 MST"
+
 func newView(p Page) (*view, error) {
 	if len(p.Reports) == 0 || p.Reports[0] == nil || len(p.Reports[0].Methods) == 0 {
 		return nil, errors.New("no results")
@@ -134,7 +136,7 @@ func newView(p Page) (*view, error) {
 	r := p.Reports[0]
 	v := &view{Page: p, R: r, Title: r.Benchmark + ", " + r.Network, Stages: r.Stages}
 	if !p.Made.IsZero() {
-		v.Made = p.Made.Format("2 January 2006, 15:04 MST")
+		v.Made = p.Made.Format(timeFormat)
 	}
 	for _, m := range r.Methods {
 		if v.Main == "" || m.Key == "nac" {

@@ -22,16 +22,28 @@ const (
 	// of one layer helps. It evaluates a few hundred combinations where a grid
 	// has millions and may miss the best of them.
 	Coordinate = "coordinate"
+	// Halving evaluates every combination on few of the images, the best quarter on four
+	// times as many, and so on, the last ones on all images: successive halving
+	// (Jamieson and Talwalkar, AISTATS 2016). It is a grid at a fraction of the
+	// cost, and may miss the best combination where few images rank it low.
+	Halving = "halving"
 )
 
 // Methods lists the ways to go through a space.
-func Methods() []string { return []string{Auto, Grid, Coordinate} }
+func Methods() []string { return []string{Auto, Grid, Coordinate, Halving} }
 
 const (
 	// GridLimit is up to where Auto evaluates every combination.
 	GridLimit = 20_000
-	// maxGrid is where Grid gives up.
+	// maxGrid is where Grid and Halving give up.
 	maxGrid = 4_000_000
+	// reduction is by what Halving divides the combinations from round to round. Its
+	// first round has at least leastImages of either set, its last at least
+	// leastCombinations. From 62 images a ResNet-20's best of 256 was missed by 1.7 points
+	// of AUROC; from 250 it was found.
+	reduction         = 4
+	leastImages       = 250
+	leastCombinations = 16
 )
 
 // Options are the settings of Table.Search; the zero value means Auto.
@@ -42,7 +54,7 @@ type Options struct {
 	Starts int
 	Seed   uint64
 	// Advance, if not nil, is called with the number of combinations evaluated and
-	// of all of them, 0 if that is not known.
+	// of all of them, 0 if that is not known; of Halving the last round counts.
 	Advance func(done, all int)
 }
 
@@ -64,11 +76,11 @@ type Outcome struct {
 // Result is the result of a search.
 type Result struct {
 	Space        Space  `json:"space"`
-	Method       string `json:"method"`       // Grid or Coordinate
+	Method       string `json:"method"`       // Grid, Coordinate or Halving
 	Combinations uint64 `json:"combinations"` // in the space
 	// Best is the first of the outcomes with the highest AUROC.
 	Best Outcome `json:"best"`
-	// Outcomes are those that were evaluated, by rising index.
+	// Outcomes are those that were evaluated on all images, by rising index.
 	Outcomes []Outcome `json:"outcomes"`
 
 	choices [][]Choice
@@ -119,16 +131,15 @@ func (t *Table) Search(ctx context.Context, o Options) (*Result, error) {
 			r.Method = Coordinate
 		}
 	}
-	s := &searcher{Table: t, ctx: ctx, options: o, seen: map[uint64]Outcome{}}
-	for range t.workers {
-		s.evaluators = append(s.evaluators, newEvaluator(t))
-	}
+	s := newSearcher(ctx, t, o)
 	var err error
 	switch r.Method {
 	case Grid:
 		err = s.grid()
 	case Coordinate:
 		err = s.coordinate()
+	case Halving:
+		err = s.halving()
 	default:
 		err = fmt.Errorf("search: no method %q", r.Method)
 	}
@@ -157,6 +168,14 @@ type searcher struct {
 	seen       map[uint64]Outcome
 	outcomes   []Outcome
 	all        int
+}
+
+func newSearcher(ctx context.Context, t *Table, o Options) *searcher {
+	s := &searcher{Table: t, ctx: ctx, options: o, seen: map[uint64]Outcome{}}
+	for range t.workers {
+		s.evaluators = append(s.evaluators, newEvaluator(t))
+	}
+	return s
 }
 
 // evaluate returns the outcomes of the combinations; one without any layer has a
@@ -191,22 +210,90 @@ func (s *searcher) evaluate(indices []uint64) ([]Outcome, error) {
 }
 
 func (s *searcher) grid() error {
+	all, err := s.every()
+	if err != nil {
+		return err
+	}
+	return s.evaluateAll(all)
+}
+
+// every lists all combinations.
+func (s *searcher) every() ([]uint64, error) {
 	n := s.space.Combinations()
 	if n > maxGrid {
-		return fmt.Errorf("search: %d combinations are too many for a grid; let the method be %s", n, Coordinate)
+		return nil, fmt.Errorf("search: %d combinations are too many to evaluate each; let the method be %s", n, Coordinate)
 	}
-	s.all = int(n)
-	const chunk = 1024
-	for from := uint64(0); from < n; from += chunk {
-		var indices []uint64
-		for i := from; i < min(from+chunk, n); i++ {
-			indices = append(indices, i)
-		}
-		if _, err := s.evaluate(indices); err != nil {
+	all := make([]uint64, n)
+	for i := range all {
+		all[i] = uint64(i)
+	}
+	return all, nil
+}
+
+// evaluateAll is evaluate for many, by and by.
+func (s *searcher) evaluateAll(indices []uint64) error {
+	s.all = len(indices)
+	for some := range slices.Chunk(indices, 1024) {
+		if _, err := s.evaluate(some); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *searcher) halving() error {
+	left, err := s.every()
+	if err != nil {
+		return err
+	}
+	stride := 1
+	for next := reduction; min(s.images[val], s.images[valOOD])/next >= leastImages && len(left)/next >= leastCombinations; next *= reduction {
+		stride = next
+	}
+	for ; stride > 1; stride /= reduction {
+		round := newSearcher(s.ctx, s.sample(stride), Options{})
+		if err := round.evaluateAll(left); err != nil {
+			return err
+		}
+		found := round.outcomes
+		slices.SortFunc(found, func(a, b Outcome) int {
+			return cmp.Or(cmp.Compare(b.AUROC, a.AUROC), cmp.Compare(a.Index, b.Index))
+		})
+		keep := (len(left) + reduction - 1) / reduction
+		left = left[:0]
+		for _, o := range found[:min(keep, len(found))] {
+			left = append(left, o.Index)
+		}
+	}
+	return s.evaluateAll(left)
+}
+
+// sample returns the table of every stride-th image, which is fair to the classes
+// of a list that is ordered by them. Training images are left out.
+func (t *Table) sample(stride int) *Table {
+	s := &Table{space: t.space, choices: t.choices, workers: t.workers}
+	for _, set := range []int{val, valOOD} {
+		s.images[set] = (t.images[set] + stride - 1) / stride
+	}
+	done := map[*vectors]*vectors{nil: nil} // weights share them
+	for _, layer := range t.scores {
+		of := make([]*vectors, len(layer))
+		for i, v := range layer {
+			some, ok := done[v]
+			if !ok {
+				some = &vectors{}
+				for _, set := range []int{val, valOOD} {
+					for k := 0; k < t.images[set]; k += stride {
+						some[set] = append(some[set], v[set][k])
+					}
+				}
+				done[v] = some
+			}
+			of[i] = some
+		}
+		s.scores = append(s.scores, of)
+	}
+	return s
 }
 
 // known is evaluate with a memory.

@@ -230,6 +230,84 @@ func TestCoordinate(t *testing.T) {
 	}
 }
 
+// Successive halving finds what the grid finds, looking at a quarter of the combinations
+// or fewer on all images.
+func TestHalving(t *testing.T) {
+	space := toySpace().WithSubsets().WithWeights([]float64{1, 2, 4})
+	data := Sets{Train: toySet(1, 400, 0), Val: toySet(2, 1300, 0), ValOOD: toySet(3, 1000, 0.4), SubTrain: toySet(4, 310, 0.02)}
+	table, err := Score(t.Context(), space, data, toyChannels, ScoreOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	grid, err := table.Search(t.Context(), Options{Method: Grid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := table.Search(t.Context(), Options{Method: Halving})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got.Best, grid.Best) {
+		t.Errorf("found %+v, the grid %+v", got.Best, grid.Best)
+	}
+	if n := len(got.Outcomes); n < leastCombinations || reduction*(n-1) > len(grid.Outcomes) {
+		t.Errorf("%d of %d combinations evaluated on all images", n, len(grid.Outcomes))
+	}
+	for _, o := range got.Outcomes {
+		i := slices.IndexFunc(grid.Outcomes, func(g Outcome) bool { return g.Index == o.Index })
+		if !reflect.DeepEqual(o, grid.Outcomes[i]) {
+			t.Errorf("%+v, by the grid %+v", o, grid.Outcomes[i])
+		}
+	}
+	table.workers = 3
+	again, err := table.Search(t.Context(), Options{Method: Halving})
+	if err != nil || !reflect.DeepEqual(again, got) {
+		t.Errorf("another number of workers gives another result: %v", err)
+	}
+}
+
+// A combination that is best by far is found by as many rounds as images allow.
+func TestHalvingRounds(t *testing.T) {
+	const images, choices, best = 4096, 64, 777
+	table := &Table{workers: 2, images: [sets]int{images, images, 0}}
+	r := rand.New(rand.NewPCG(7, 7))
+	for range 2 {
+		table.space.Layers = append(table.space.Layers, LayerSpace{Layer: fmt.Sprint(len(table.choices)), O: make([]int, choices), M: []int{50}, Alpha: []float64{1}})
+		table.choices = append(table.choices, make([]Choice, choices))
+		table.scores = append(table.scores, make([]*vectors, choices))
+	}
+	// Only the right choice of both layers together tells ID from OOD: each has the
+	// difference hidden below a noise that the other takes back.
+	noise := make([]float64, images)
+	for i := range noise {
+		noise[i] = 10 * r.NormFloat64()
+	}
+	for layer := range 2 {
+		for c := range choices {
+			v := &vectors{make([]float64, images), make([]float64, images)}
+			for i := range images {
+				v[val][i], v[valOOD][i] = 10*r.NormFloat64(), 10*r.NormFloat64()
+				if c == digits(table.choices, best)[layer] {
+					sign := float64(1 - 2*layer)
+					v[val][i], v[valOOD][i] = 1+sign*noise[i]+r.NormFloat64(), sign*noise[i]+r.NormFloat64()
+				}
+			}
+			table.scores[layer][c] = v
+		}
+	}
+	got, err := table.Search(t.Context(), Options{Method: Halving})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 4,096 combinations on 256 images, 1,024 on 1,024, the rest on all.
+	if len(got.Outcomes) != 256 || got.Best.Index != best {
+		t.Errorf("%d combinations on all images, the best is %+v, want number %d", len(got.Outcomes), got.Best, best)
+	}
+	if coordinate, err := table.Search(t.Context(), Options{Method: Coordinate}); err != nil || coordinate.Best.AUROC > got.Best.AUROC {
+		t.Errorf("one layer at a time finds %+v: %v", coordinate.Best, err)
+	}
+}
+
 func TestWithoutSubTrain(t *testing.T) {
 	data := toySets()
 	data.SubTrain = nil

@@ -41,7 +41,7 @@ type spaceFlags struct {
 func (s *spaceFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&s.space, "space", "", "what to choose from: "+list(search.BuiltinNames())+", or a YAML `file` (default: by benchmark and network)")
-	f.StringVar(&s.method, "method", search.Auto, "grid, coordinate, or `auto`: a grid of up to "+thousands(search.GridLimit)+" combinations, else coordinate")
+	f.StringVar(&s.method, "method", search.Auto, "grid, coordinate, halving, or `auto`: a grid of up to "+thousands(search.GridLimit)+" combinations, else coordinate")
 	f.BoolVar(&s.subsets, "subsets", false, "also try to leave layers out")
 	f.Float64SliceVar(&s.weights, "weights", nil, "also try these weights of layers, as `1,2,4`")
 	f.IntVar(&s.starts, "starts", 8, "coordinate: random combinations to start from, besides two others")
@@ -146,7 +146,7 @@ func (s *spaceFlags) run(ctx context.Context, space search.Space, cache *states.
 	if err != nil {
 		return nil, err
 	}
-	f := &found{scoring: time.Since(begin)}
+	f := &found{scoring: time.Since(begin), identity: cache.Identity(), sets: sets}
 	begin = time.Now()
 	if f.Result, err = scores.Search(ctx, search.Options{Method: s.method, Starts: s.starts}); err != nil {
 		return nil, err
@@ -159,6 +159,8 @@ func (s *spaceFlags) run(ctx context.Context, space search.Space, cache *states.
 type found struct {
 	*search.Result
 	scoring, searching time.Duration
+	identity           states.Identity // of the states
+	sets               search.Sets
 }
 
 func newSearchCommand() *cobra.Command {
@@ -182,7 +184,9 @@ parameter search (APS). The test sets are not looked at.
 
 Every layer is scored once with each setting; a combination of layers is then a sum of
 vectors. A space of more than ` + thousands(search.GridLimit) + ` combinations is searched one layer at a time from
-several starts (--method coordinate), which may miss the best by a little.
+several starts (--method coordinate), which may miss the best by a little. --method halving
+looks at every combination on few images, and at the better quarter of them on four
+times as many, until all images are used: a grid at a fraction of the cost.
 
 The sanity check (train AUROC, train FPR@95) is the reference's: training images that were not
 fitted on take the place of OOD images. 50 is right; a combination far from it tells
@@ -201,8 +205,8 @@ Others come from a YAML file; a single value may stand for a list:
     - {layer: avgpool, O: [10, 50], M: [50, 500], alpha: [10, 100]}
     - {layer: layer3, O: 100, M: 500, alpha: 1000, func: [sigmoid(o*g_kl), o], weight: [1, 2], optional: true}
 
---out writes the table of all combinations and settings.yaml, which --settings of "nac
-bench" takes.`,
+--out writes the table of all combinations, settings.yaml, which --settings of "nac
+bench" takes, and a report as HTML that draws the landscape: what each setting is good for.`,
 		Example: `  nac search cifar10 --checkpoint best.ckpt --data data --out found
   nac bench cifar10 --checkpoint best.ckpt --data data --settings found/settings.yaml
 
@@ -246,14 +250,14 @@ bench" takes.`,
 				return err
 			}
 			if out != "" {
-				if err := f.write(out); err != nil {
+				if err := f.write(out, args[0]); err != nil {
 					return fmt.Errorf("--out: %w", err)
 				}
 			}
 			if err := f.print(cmd.OutOrStdout(), top); err != nil || out == "" {
 				return err
 			}
-			return printLines(cmd.OutOrStdout(), "Written to "+out+": settings.yaml, search.csv, search.json.")
+			return printLines(cmd.OutOrStdout(), "Written to "+out+": settings.yaml, search.csv, search.json, report.html.")
 		},
 	}
 	net.add(cmd)
@@ -394,8 +398,8 @@ func (f *found) print(w io.Writer, top int) error {
 	lines = append(lines, "AUROC and FPR@95: ID against OOD validation images. train: training images that were not fitted on in the place of OOD; an AUROC of 50 is right.")
 	if f.Best.TrainAUROC == nil {
 		lines = append(lines, "Sanity check: none, as there are no training images besides those fitted on.")
-	} else if a := *f.Best.TrainAUROC; a < 0.45 || a > 0.55 {
-		lines = append(lines, "WARNING: the best combination tells ID training images from ID validation images; its AUROC may measure just that.")
+	} else if warning := f.warning(); warning != "" {
+		lines = append(lines, "WARNING: "+warning)
 	}
 	settings, err := f.settingsYAML()
 	if err != nil {
@@ -404,11 +408,22 @@ func (f *found) print(w io.Writer, top int) error {
 	return printLines(w, append(lines, "", "The best, for --settings:", strings.TrimRight(settings, "\n"))...)
 }
 
+// warning says that the sanity check fails; empty if it does not.
+func (f *found) warning() string {
+	if a := f.Best.TrainAUROC; a != nil && (*a < 0.45 || *a > 0.55) {
+		return "the best combination tells ID training images from ID validation images; its AUROC may measure just that."
+	}
+	return ""
+}
+
 // summary says in a line what was searched.
 func (f *found) summary() string {
 	n := fmt.Sprintf("All %s combinations", thousands(len(f.Outcomes)))
-	if f.Method != search.Grid {
+	switch f.Method {
+	case search.Coordinate:
 		n = fmt.Sprintf("%s of %s combinations, one layer at a time,", thousands(len(f.Outcomes)), count(f.Combinations))
+	case search.Halving:
+		n = fmt.Sprintf("All %s combinations, the best %s on all images,", count(f.Combinations), thousands(len(f.Outcomes)))
 	}
 	return fmt.Sprintf("%s of space %s: %s to score layers, %s to search.", n, f.Space.Name, seconds(f.scoring.Seconds()), seconds(f.searching.Seconds()))
 }
@@ -440,8 +455,29 @@ func (f *found) settingsYAML() (string, error) {
 	return string(text), err
 }
 
-// write puts the settings and all outcomes into a folder.
-func (f *found) write(dir string) error {
+// page is the report of a search of what is named.
+func (f *found) page(of string) report.SearchPage {
+	p := report.SearchPage{
+		Of: of, Network: f.identity.Arch, Search: f.landscape(), Summary: f.summary(), Warning: f.warning(),
+		Machine: machine(), Made: time.Now(),
+		Facts: [][2]string{
+			{"checkpoint", f.identity.Checkpoint}, {"transform", f.identity.Transform}, {"instruction set", f.identity.Kernel},
+			{"space", f.Space.Name}, {"method", f.Method}, {"combinations", count(f.Combinations)},
+		},
+	}
+	for _, s := range []struct {
+		name string
+		set  search.Set
+	}{{"training images", f.sets.Train}, {"ID validation images", f.sets.Val}, {"OOD validation images", f.sets.ValOOD}, {"training images not fitted on", f.sets.SubTrain}} {
+		if s.set != nil {
+			p.Facts = append(p.Facts, [2]string{s.name, thousands(s.set.Images())})
+		}
+	}
+	return p
+}
+
+// write puts the settings, all outcomes and a report into a folder.
+func (f *found) write(dir, of string) error {
 	settings, err := f.settingsYAML()
 	if err != nil {
 		return err
@@ -458,6 +494,9 @@ func (f *found) write(dir string) error {
 		}{version(), f.Result})
 	})
 	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(filepath.Join(dir, "report.html"), f.page(of).Write); err != nil {
 		return err
 	}
 	return atomicfile.Write(filepath.Join(dir, "settings.yaml"), func(w io.Writer) error {
@@ -507,7 +546,7 @@ func (f *found) rows(w *csv.Writer) error {
 func (f *found) landscape() *report.Landscape {
 	l := &report.Landscape{Layers: f.Space.LayerNames()}
 	for i, o := range f.Outcomes {
-		p := report.Point{AUROC: o.AUROC, TrainAUROC: o.TrainAUROC}
+		p := report.Point{AUROC: o.AUROC, FPR95: o.FPR95, TrainAUROC: o.TrainAUROC}
 		for _, c := range f.Choices(o) {
 			p.Choices = append(p.Choices, describeChoice(c))
 		}

@@ -277,6 +277,9 @@ func TestAPS(t *testing.T) {
 	if code != exitOK || !strings.Contains(stdout, "All 20 combinations") || !strings.Contains(stderr, "train ") {
 		t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
 	}
+	if page, err := os.ReadFile(filepath.Join(found, "report.html")); err != nil || !strings.Contains(string(page), `<section id="search">`) || !strings.Contains(string(page), "OOD validation images") {
+		t.Errorf("no report of the search: %v", err)
+	}
 	if rows := readCSV(t, filepath.Join(found, "search.csv")); len(rows) != 21 || len(rows[0]) != 15 {
 		t.Errorf("search.csv has %d lines", len(rows))
 	}
