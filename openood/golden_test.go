@@ -538,6 +538,47 @@ func TestRealNetworksFromFiles(t *testing.T) {
 				compareRow(t, m.Key+" far mean", *m.FarMean, want.row(t, m.Key, "farood"), 0.3)
 			}
 			t.Logf("largest difference of an AUROC or FPR@95: %.4f points", worst)
+			compareFloat64(t, net.arch, report)
 		})
+	}
+}
+
+// compareFloat64 compares NAC's rows with those of the network in PyTorch's
+// float64 (bench/real). The reference's own table is float32 and so up to 0.15 points
+// from it, where a ReLU or a bin's edge hangs on rounding.
+func compareFloat64(t *testing.T, arch string, report *Report) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", "float64_"+arch+".json"))
+	if os.IsNotExist(err) {
+		return
+	}
+	var want struct{ NAC map[string][2]float64 }
+	if err == nil {
+		err = json.Unmarshal(data, &want)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	compared := 0
+	for _, m := range report.Methods {
+		if m.Key != "nac" {
+			continue
+		}
+		for _, row := range append(append([]Row(nil), m.Near...), m.Far...) {
+			w, ok := want.NAC[row.Set]
+			if !ok {
+				t.Errorf("no float64 figures of %s", row.Set)
+				continue
+			}
+			compared++
+			fpr, auroc := 100*row.Result.FPR95-w[0], 100*row.Result.AUROC-w[1]
+			if math.Abs(fpr) > 0.05 || math.Abs(auroc) > 0.05 {
+				t.Errorf("%s against float64: FPR@95 off by %.3f points, AUROC by %.3f", row.Set, fpr, auroc)
+			}
+			t.Logf("%s against float64: FPR@95 off by %.3f points, AUROC by %.3f", row.Set, fpr, auroc)
+		}
+	}
+	if compared != len(want.NAC) {
+		t.Errorf("%d sets compared with float64, want %d", compared, len(want.NAC))
 	}
 }
