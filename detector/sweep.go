@@ -120,7 +120,7 @@ func (f *fitting) measure() (int64, error) {
 	}
 	s := &storage{saving: true, measuring: true}
 	f.store(s)
-	return s.bytes, s.err
+	return s.bytes + bytesOf(s.tensors), s.err
 }
 
 func (d *fusion) measure() (sum int64, err error) {
