@@ -45,8 +45,10 @@ with standard deviations over the runs.
 count as ID too. --fsood=imagenet_v2,imagenet_r names those to be used.
 
 Sets whose neuron states "nac states" has kept are read from there, and the output says
-so; results are the same to the last bit. --aps chooses nac's settings by validation
-images first; see "nac search".
+so; results are the same to the last bit. --aps chooses settings by validation images
+first: nac's as "nac search" does, those of other detectors from OpenOOD's sweeps.
+
+Detectors are sorted by the mean of near and far AUROC, or by --sort.
 
 The mean and std that images are normalised with belong to the checkpoint. The
 default is the benchmark's; a checkpoint that was trained with another needs
