@@ -2,6 +2,7 @@ package nac
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -40,6 +41,17 @@ func (f *fitter) candidates() error {
 			return err
 		}
 		settings = f.nacSettings(scales, compare)
+	case compare && f.o.Detector == "nac_auto":
+		settings = nil
+		for _, o := range triedO {
+			s := f.o.Settings
+			s.Params = maps.Clone(s.Params)
+			if s.Params == nil {
+				s.Params = map[string]float64{}
+			}
+			s.Params["nac_auto.O"] = 100 * o
+			settings = append(settings, s)
+		}
 	case compare:
 		settings = detector.Sweep(f.o.Detector, f.o.Settings)
 		settings = settings[:min(len(settings), mostCandidate)]

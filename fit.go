@@ -16,7 +16,8 @@ import (
 
 // FitOptions are the settings of Fit; the zero value chooses everything itself.
 type FitOptions struct {
-	// Detector is a key of package detector, DefaultDetector if empty.
+	// Detector is a key of package detector. If it is empty, it is nac_auto, or nac for a
+	// network that does not end in a linear layer.
 	Detector string
 	// Settings are the detector's. Nac's layers, if there are none here, are chosen by a
 	// rule that reads ID images alone: see the package's documentation of own models.
@@ -51,10 +52,10 @@ type FitOptions struct {
 	Progress func(stage string, done, total int)
 }
 
-// DefaultDetector is what Fit takes if no detector is named.
-const DefaultDetector = "nac"
-
 const (
+	// On networks that nac's settings were not searched for, nac_auto tells far more OOD
+	// images: see docs/nac-auto.md.
+	usualDetector      = "nac_auto"
 	defaultImages      = 10_000
 	defaultCalibration = 2_000
 	defaultRate        = 0.05
@@ -70,7 +71,10 @@ func (o *FitOptions) defaults(m *Model) error {
 		o.Detector, o.Settings, o.Transform = o.Like.info.Detector, o.Like.info.Settings, o.Like.info.Transform
 	}
 	if o.Detector == "" {
-		o.Detector = DefaultDetector
+		o.Detector = usualDetector
+		if len(m.network.Head().Weight) == 0 {
+			o.Detector = "nac"
+		}
 	}
 	if len(o.Layers) == 0 {
 		o.Layers = m.network.Suggested()
@@ -323,7 +327,7 @@ func (f *fitter) fit() error {
 func (f *fitter) explain(err error) error {
 	for _, item := range f.train.Items {
 		if item.Label < 0 {
-			return fmt.Errorf("%w (the ID images have no labels that are classes of the model, which some detectors need; %s does without)", err, DefaultDetector)
+			return fmt.Errorf("%w (the ID images have no labels that are classes of the model, which some detectors need; %s does without)", err, usualDetector)
 		}
 	}
 	return err

@@ -30,9 +30,11 @@ classifier was trained on, and writes one file, which "nac score" needs.
 WebDataset makes them. Labels are not needed. If there are some, whose numbers are the
 classifier's classes, accuracy is checked.
 
-Everything else is chosen: layers; nac's settings, from ID images alone; mean and std
+Everything else is chosen: layers; settings, from ID images alone; mean and std
 of the images, those of the usual ones with which the classifier classifies best. With
---ood-val, OOD images such as you expect, settings are chosen by AUROC.
+--ood-val, OOD images such as you expect, settings are chosen by AUROC. The detector is
+nac_auto, coverage that needs the forward pass only; --detector nac is the published
+one, whose parts can be merged.
 
 A fifth of the images is held out to calibrate: an image is called OOD if at most
 --fpr of ID images look as strange. That holds for images like those calibrated on: if
@@ -43,7 +45,7 @@ images will raise more false alarms than --fpr.`,
   nac fit --model model.onnx --id shards/ --images 50000 --fpr 0.01 --ood-val odd/ -o detector.nac
 
   # in parts, on several machines
-  nac fit --model model.onnx --id part1/ -o a.nac
+  nac fit --model model.onnx --id part1/ --detector nac -o a.nac
   nac fit --model model.onnx --id part2/ --like a.nac -o b.nac
   nac merge a.nac b.nac -o detector.nac`,
 		Args: cobra.NoArgs,
@@ -82,8 +84,8 @@ func (f *fitFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.oodVal, "ood-val", "", "OOD `images` to choose settings by")
 	fl.StringVar(&f.root, "root", "", "`folder` that paths in lists are relative to (default: the list's)")
 	fl.StringVarP(&f.out, "out", "o", "", "`file` for the detector")
-	fl.StringVar(&f.detector, "detector", nac.DefaultDetector, "a `key` of \"nac detectors\"")
-	fl.StringSliceVar(&f.layers, "layers", nil, "`names` of the layers that nac reads, see \"nac layers\" (default: chosen)")
+	fl.StringVar(&f.detector, "detector", "", "a `key` of \"nac detectors\" (default: nac_auto; nac if the classifier does not end in a linear layer)")
+	fl.StringSliceVar(&f.layers, "layers", nil, "`names` of the layers that the detector reads, see \"nac layers\" (default: chosen)")
 	fl.StringVar(&f.settings, "settings", "", "YAML `file` with the detector's settings (default: chosen)")
 	fl.StringVar(&f.like, "like", "", "take settings and transform from this `detector` of the same classifier, to merge them")
 	fl.StringVar(&f.preset, "transform", "", "prepare images as for this `preset`: cifar10, imagenet, resnet50_v2, ...")
@@ -176,8 +178,10 @@ func (f *fitFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 
 // options checks what can be known before files are read.
 func (f *fitFlags) options() (o nac.FitOptions, err error) {
-	if err := oneOf("--detector", f.detector, detector.Keys()); err != nil {
-		return o, err
+	if f.detector != "" {
+		if err := oneOf("--detector", f.detector, detector.Keys()); err != nil {
+			return o, err
+		}
 	}
 	if !(f.fpr > 0 && f.fpr < 1) {
 		return o, usagef("--fpr is %v; it must be above 0 and below 1", f.fpr)

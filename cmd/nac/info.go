@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -49,6 +51,16 @@ func describeDetector(i nac.Info) []string {
 	}
 	for _, l := range i.Settings.Layers {
 		lines = append(lines, fmt.Sprintf("  %-9s M=%d O=%d alpha=%.6g %v", l.Layer, l.M, l.O, l.Alpha, l.Func))
+	}
+	if len(i.Settings.LayerNames) > 0 {
+		var params []string
+		for _, name := range slices.Sorted(maps.Keys(i.Settings.Params)) {
+			params = append(params, fmt.Sprintf("%s=%g", strings.TrimPrefix(name, i.Detector+"."), i.Settings.Params[name]))
+		}
+		lines = append(lines, strings.TrimRight(fmt.Sprintf("  layers    %s  %s", list(i.Settings.LayerNames), strings.Join(params, " ")), " "))
+	}
+	for _, l := range i.Layers {
+		lines = append(lines, fmt.Sprintf("  %-9s %d neurons; calibration images covered: median %.1f %%, lowest 5 %% below %.1f %%", l.Layer, l.Neurons, 100*l.Median, 100*l.Low))
 	}
 	if len(fit.Tried) > 0 {
 		lines = append(lines, fmt.Sprintf("  chosen of %d settings by AUROC on OOD validation images, %s %%", len(fit.Tried), percent(fit.Tried[0].AUROC)))

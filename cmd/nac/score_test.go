@@ -98,7 +98,7 @@ func TestFitInfoMergeScore(t *testing.T) {
 	o := ownData(t)
 	dir := t.TempDir()
 	detector, second, sum := filepath.Join(dir, "a.nac"), filepath.Join(dir, "b.nac"), filepath.Join(dir, "sum.nac")
-	stdout := o.fit(t, detector, "--id", o.part(t, "main_train_fashion", 0, 100))
+	stdout := o.fit(t, detector, "--id", o.part(t, "main_train_fashion", 0, 100), "--detector", "nac")
 	for _, want := range []string{"resnet20, 8 classes", "layer3", "fitted      on 80 images", "calibrated  on 20 others", "threshold", "nac score " + detector} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("fit does not print %q:\n%s", want, stdout)
@@ -116,9 +116,17 @@ func TestFitInfoMergeScore(t *testing.T) {
 	if stdout := ok(t, "merge", detector, second, "-o", sum); !strings.Contains(stdout, "on 160 images") || !strings.Contains(stdout, "on 40 others") {
 		t.Errorf("merge prints %s", stdout)
 	}
-	o.fit(t, second, "--id", o.part(t, "main_train_fashion", 100, 200))
+	o.fit(t, second, "--id", o.part(t, "main_train_fashion", 100, 200), "--detector", "nac")
 	if code, _, stderr := call(t, "merge", detector, second, "-o", sum); code != exitFailure || !strings.Contains(stderr, "alpha") {
 		t.Errorf("merging other settings: exit code %d, %s", code, stderr)
+	}
+
+	stdout = o.fit(t, second, "--id", o.part(t, "main_train_fashion", 100, 160), "--fpr", "0.1")
+	if !strings.Contains(stdout, "nac_auto\n  layers    avgpool, layer3, layer2, layer1") || !strings.Contains(stdout, "response  64 neurons") {
+		t.Errorf("fit of nac_auto prints %s", stdout)
+	}
+	if code, _, stderr := call(t, "merge", second, second, "-o", sum); code != exitFailure || !strings.Contains(stderr, "nac_auto is not a count of images") {
+		t.Errorf("merging nac_auto: exit code %d, %s", code, stderr)
 	}
 
 	// All formats say the same; a bad file is a row and an exit code.
