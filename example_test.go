@@ -2,13 +2,16 @@ package nac_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/png"
+	"log"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"nac"
@@ -16,6 +19,7 @@ import (
 	"nac/detector"
 	"nac/imageset"
 	"nac/nn"
+	"nac/quickstart"
 )
 
 // ownNetwork is a classifier written by hand: red or blue? Real weights would come
@@ -89,6 +93,123 @@ func ExampleNewModel() {
 	// checkered.png: red, out of distribution: true
 }
 
+// example is that network, images to fit on, and two more to ask about; remove deletes
+// the images.
+func example() (m *nac.Model, images imageset.List, red, checkered string, remove func()) {
+	dir, err := os.MkdirTemp("", "red-or-blue-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if images, red, checkered, err = pictures(dir); err != nil {
+		log.Fatal(err)
+	}
+	network, err := ownNetwork()
+	if err != nil {
+		log.Fatal(err)
+	}
+	return nac.NewModel(network, "red or blue, 1"), images, red, checkered, func() { os.RemoveAll(dir) }
+}
+
+// A model from a file, here the one that is built in.
+func ExampleOpen() {
+	dir, err := os.MkdirTemp("", "fashion-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := quickstart.Extract(dir); err != nil {
+		log.Fatal(err)
+	}
+	m, err := nac.Open(filepath.Join(dir, quickstart.Checkpoint), "resnet20")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(m.Info().Classes, m.Info().Input)
+	// Output: 8 [3 32 32]
+}
+
+// Everything is chosen but what the network's file does not tell: how its images were
+// normalised.
+func ExampleFit() {
+	m, images, _, _, remove := example()
+	defer remove()
+	d, err := nac.Fit(context.Background(), m, images, nac.FitOptions{Transform: asTrained, Rate: 0.1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	info := d.Info()
+	fmt.Println(info.Detector, info.Settings.LayerNames)
+	fmt.Printf("fitted on %d images, calibrated on %d for a false-alarm rate of %v\n", info.Fit.Images, info.Threshold.Images, info.Rate)
+	// Output:
+	// nac_auto [feature conv]
+	// fitted on 160 images, calibrated on 40 for a false-alarm rate of 0.1
+}
+
+func ExampleDetector_Score() {
+	m, images, _, checkered, remove := example()
+	defer remove()
+	d, err := nac.Fit(context.Background(), m, images, nac.FitOptions{Transform: asTrained})
+	if err != nil {
+		log.Fatal(err)
+	}
+	img, err := imageset.Decode(checkered) // or DecodeBytes of what a request brought
+	if err != nil {
+		log.Fatal(err)
+	}
+	r, err := d.Score(context.Background(), img)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("OOD: %v, p = %.3f\n", r.OOD, r.PValue)
+	// Output: OOD: true, p = 0.024
+}
+
+// A detector is saved once, and loaded wherever images are to be judged.
+func ExampleLoad() {
+	m, images, red, _, remove := example()
+	defer remove()
+	d, err := nac.Fit(context.Background(), m, images, nac.FitOptions{Transform: asTrained})
+	if err != nil {
+		log.Fatal(err)
+	}
+	file := filepath.Join(filepath.Dir(red), "detector.nac")
+	if err := d.Save(file); err != nil {
+		log.Fatal(err)
+	}
+
+	loaded, err := nac.Load(file, m)
+	if err != nil {
+		log.Fatal(err)
+	}
+	result, err := loaded.ScoreFile(context.Background(), red)
+	fmt.Println(result.ClassName, result.OOD, err)
+	// Output: red false <nil>
+}
+
+// Explain says which layers an image's activations are strange in.
+func ExampleDetector_Explain() {
+	m, images, _, checkered, remove := example()
+	defer remove()
+	d, err := nac.Fit(context.Background(), m, images, nac.FitOptions{Transform: asTrained, Detector: "nac"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	img, err := imageset.Decode(checkered)
+	if err != nil {
+		log.Fatal(err)
+	}
+	e, err := d.Explain(context.Background(), img)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, l := range e.Layers {
+		fmt.Printf("%s: less covered than 95 %% of ID images: %v\n", l.Layer, l.Covered < l.Low)
+	}
+	// Output:
+	// feature: less covered than 95 % of ID images: true
+	// conv: less covered than 95 % of ID images: true
+}
+
 // TestOwnNetwork has every detector work with a network that is in no table.
 func TestOwnNetwork(t *testing.T) {
 	images, red, checkered, err := pictures(t.TempDir())
@@ -118,6 +239,68 @@ func TestOwnNetwork(t *testing.T) {
 				t.Errorf("red: %+v, checkered: %+v", id, ood)
 			}
 		})
+	}
+}
+
+// TestConcurrentUse scores, explains, describes and stores one detector from many
+// goroutines: all get what one alone gets. Some give up at once.
+func TestConcurrentUse(t *testing.T) {
+	m, images, red, checkered, remove := example()
+	defer remove()
+	for _, key := range []string{"nac", "nac_auto"} {
+		d, err := nac.Fit(t.Context(), m, images, nac.FitOptions{Detector: key, Transform: asTrained})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]nac.Result{}
+		for _, path := range []string{red, checkered} {
+			if want[path], err = d.ScoreFile(t.Context(), path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		file := filepath.Join(t.TempDir(), "detector.nac")
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		var wait sync.WaitGroup
+		for i := range 16 {
+			wait.Go(func() {
+				path := []string{red, checkered}[i%2]
+				for range 8 {
+					if r, err := d.ScoreFile(t.Context(), path); err != nil || r != want[path] {
+						t.Errorf("%s: %+v, %v", path, r, err)
+					}
+				}
+				switch i % 4 {
+				case 0:
+					if _, err := d.ScoreFile(gone, path); !errors.Is(err, context.Canceled) {
+						t.Errorf("given up: %v", err)
+					}
+				case 1:
+					img, err := imageset.Decode(path)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if e, err := d.Explain(t.Context(), img); err != nil || e.Result != want[path] {
+						t.Errorf("explained: %v", err)
+					}
+				case 2:
+					other, err := d.WithRate(0.2)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if r, err := other.ScoreFile(t.Context(), path); err != nil || r.Score != want[path].Score {
+						t.Errorf("at another rate: %+v, %v", r, err)
+					}
+				case 3:
+					if err := d.Save(file); err != nil || d.Info().Detector != key {
+						t.Errorf("saved: %v", err)
+					}
+				}
+			})
+		}
+		wait.Wait()
 	}
 }
 
