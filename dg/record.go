@@ -6,10 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"math"
 	"os"
-	"slices"
 
 	"nac/internal/atomicfile"
 )
@@ -83,13 +80,3 @@ func writeRecords(path string, records []Record, c *Config) error {
 		return nil
 	})
 }
-
-// finite replaces what JSON cannot hold.
-func finite(x float64) float64 {
-	if math.IsNaN(x) || math.IsInf(x, 0) {
-		return 0
-	}
-	return x
-}
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -40,7 +40,7 @@ type Page struct {
 	Made time.Time
 }
 
-//go:embed page.html search.html style.css
+//go:embed page.html search.html sweep.html style.css
 var files embed.FS
 
 var page = template.Must(template.New("page.html").Funcs(template.FuncMap{

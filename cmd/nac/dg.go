@@ -21,7 +21,7 @@ func newDGCommand() *cobra.Command {
 		Use:   "dg",
 		Short: "Train for unseen domains and choose among checkpoints (NAC-ME)",
 	}
-	cmd.AddCommand(newDGTrainCommand())
+	cmd.AddCommand(newDGTrainCommand(), newDGSweepCommand())
 	return cmd
 }
 
@@ -34,6 +34,8 @@ type dgFlags struct {
 	hparams                                            []string
 	hparamsFile, keep, kernel                          string
 	missing, quiet                                     bool
+
+	layer string // that coverage is read of; config finds it
 }
 
 func newDGTrainCommand() *cobra.Command {
@@ -63,16 +65,25 @@ state.safetensors: the same command goes on with a run that was ended.`,
 			return runDG(cmd.Context(), run, f.quiet, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
+	f.add(cmd)
+	s := cmd.Flags()
+	s.StringVar(&f.test, "test-domain", "", "`names` of the domains left out, comma between")
+	s.StringVar(&f.algorithm, "algorithm", "ERM", list(dg.AlgorithmNames()))
+	s.IntVar(&f.trial, "trial-seed", 0, "seed of the splits")
+	s.Uint64Var(&f.seed, "seed", 0, "seed of everything else")
+	s.BoolVar(&f.quiet, "quiet", false, "no progress")
+	complete(cmd, "algorithm", dg.AlgorithmNames)
+	return cmd
+}
+
+// add adds the flags that dg train and dg sweep share.
+func (f *dgFlags) add(cmd *cobra.Command) {
 	s := cmd.Flags()
 	s.StringVar(&f.dataset, "dataset", "", "`name` of the data set")
 	s.StringVar(&f.data, "data", "", "`folder` that holds the data set's folder, or is it")
-	s.StringVar(&f.test, "test-domain", "", "`names` of the domains left out, comma between")
-	s.StringVar(&f.algorithm, "algorithm", "ERM", list(dg.AlgorithmNames()))
 	s.StringVar(&f.arch, "arch", "", "architecture, a `name` of \"nac arch\" (default: mnist_cnn or resnet50)")
 	s.StringVar(&f.initial, "init", "", "begin with the weights of this `file`")
 	s.StringVar(&f.out, "out", "", "`folder` for everything that is written")
-	s.IntVar(&f.trial, "trial-seed", 0, "seed of the splits")
-	s.Uint64Var(&f.seed, "seed", 0, "seed of everything else")
 	s.Float64Var(&f.holdout, "holdout", 0.2, "share of each domain that is held out")
 	s.IntVar(&f.steps, "steps", 0, "steps (default: the data set's)")
 	s.IntVar(&f.every, "checkpoint-freq", 0, "steps between checkpoints (default: the data set's)")
@@ -83,27 +94,25 @@ state.safetensors: the same command goes on with a run that was ended.`,
 	s.BoolVar(&f.missing, "allow-missing-classes", false, "a domain may lack classes that others have")
 	s.IntVar(&f.workers, "workers", 0, "processors to use; 0 means all")
 	s.StringVar(&f.kernel, "kernel", "", "instruction `set`: avx512, avx2 or portable (default: the best here)")
-	s.BoolVar(&f.quiet, "quiet", false, "no progress")
 	complete(cmd, "dataset", dg.BenchmarkNames)
-	complete(cmd, "algorithm", dg.AlgorithmNames)
 	complete(cmd, "arch", arch.Names)
-	return cmd
 }
 
-func (f *dgFlags) run() (*dg.Run, error) {
+// config checks the flags as far as that needs no data.
+func (f *dgFlags) config() (c dg.Config, b dg.Benchmark, err error) {
 	switch {
 	case f.dataset == "":
-		return nil, usagef("--dataset is missing: one of %s", list(dg.BenchmarkNames()))
+		return c, b, usagef("--dataset is missing: one of %s", list(dg.BenchmarkNames()))
 	case f.data == "":
-		return nil, usagef("--data is missing: the folder of the data set")
+		return c, b, usagef("--data is missing: the folder of the data set")
 	case f.test == "":
-		return nil, usagef("--test-domain is missing: the domain that training shall not see")
+		return c, b, usagef("--test-domain is missing: the domain that training shall not see")
 	case f.out == "":
-		return nil, usagef("--out is missing: the folder for what is written")
+		return c, b, usagef("--out is missing: the folder for what is written")
 	case f.workers < 0 || f.workers > maxWorkers:
-		return nil, usagef("--workers is %d; it must be 0 (all processors) to %d", f.workers, maxWorkers)
+		return c, b, usagef("--workers is %d; it must be 0 (all processors) to %d", f.workers, maxWorkers)
 	}
-	for _, c := range []struct {
+	for _, choice := range []struct {
 		flag, value string
 		valid       []string
 	}{
@@ -111,13 +120,12 @@ func (f *dgFlags) run() (*dg.Run, error) {
 		{"--algorithm", f.algorithm, dg.AlgorithmNames()},
 		{"--keep", f.keep, []string{string(dg.KeepBest), string(dg.KeepAll), string(dg.KeepNone)}},
 	} {
-		if err := oneOf(c.flag, c.value, c.valid); err != nil {
-			return nil, err
+		if err := oneOf(choice.flag, choice.value, choice.valid); err != nil {
+			return c, b, err
 		}
 	}
-	b, err := dg.FindBenchmark(f.dataset)
-	if err != nil {
-		return nil, err
+	if b, err = dg.FindBenchmark(f.dataset); err != nil {
+		return c, b, err
 	}
 	if f.arch == "" {
 		f.arch = "resnet50"
@@ -126,26 +134,18 @@ func (f *dgFlags) run() (*dg.Run, error) {
 		}
 	}
 	if err := oneOf("--arch", f.arch, arch.Names()); err != nil {
-		return nil, err
+		return c, b, err
 	}
 	h := dg.DefaultHParams(f.algorithm, b)
 	if f.hparamsFile != "" {
 		if err := h.ReadYAML(f.hparamsFile, f.algorithm, b); err != nil {
-			return nil, err
+			return c, b, err
 		}
 	}
 	for _, assignment := range f.hparams {
 		if err := h.SetText(assignment); err != nil {
-			return nil, usageError{fmt.Errorf("--hparam: %w", err)}
+			return c, b, usageError{fmt.Errorf("--hparam: %w", err)}
 		}
-	}
-	size, err := dgSize(f.arch)
-	if err != nil {
-		return nil, err
-	}
-	data, err := b.Open(f.data, dg.OpenOptions{Seed: uint32(f.seed), Size: size, MissingClasses: f.missing})
-	if err != nil {
-		return nil, err
 	}
 	steps, every := b.Steps, b.CheckpointEvery
 	if f.steps != 0 {
@@ -154,13 +154,44 @@ func (f *dgFlags) run() (*dg.Run, error) {
 	if f.every != 0 {
 		every = f.every
 	}
-	sd, err := arch.Init(f.arch, arch.InitOptions{Classes: len(data.ClassNames), Channels: data.Channels, Seed: f.seed})
+	if f.layer == "" {
+		if f.layer, err = coverageLayer(f.arch); err != nil {
+			return c, b, err
+		}
+	}
+	c = dg.Config{
+		Dataset: f.dataset, Algorithm: f.algorithm, Arch: f.arch, Test: strings.Split(f.test, ","), TrialSeed: f.trial, Seed: f.seed,
+		Holdout: f.holdout, HParams: h, Steps: steps, CheckpointEvery: every, Coverage: dg.DefaultCoverage(f.layer),
+		EvalImages: f.evalImages, Init: f.initial,
+	}
+	if err := c.Validate(); err != nil {
+		return c, b, usageError{err}
+	}
+	return c, b, nil
+}
+
+// open opens the data set; it may take seconds.
+func (f *dgFlags) open(b dg.Benchmark) (*dg.Dataset, error) {
+	size, err := dgSize(f.arch)
 	if err != nil {
 		return nil, err
 	}
-	m, err := arch.Load(f.arch, sd)
+	return b.Open(f.data, dg.OpenOptions{Seed: uint32(f.seed), Size: size, MissingClasses: f.missing})
+}
+
+func (f *dgFlags) run() (*dg.Run, error) {
+	config, b, err := f.config()
 	if err != nil {
 		return nil, err
+	}
+	data, err := f.open(b)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range config.Test {
+		if _, err := data.Domain(name); err != nil {
+			return nil, usageError{fmt.Errorf("--test-domain: %w", err)}
+		}
 	}
 	var initial *weights.StateDict
 	if f.initial != "" {
@@ -168,23 +199,23 @@ func (f *dgFlags) run() (*dg.Run, error) {
 			return nil, err
 		}
 	}
-	config := dg.Config{
-		Dataset: f.dataset, Algorithm: f.algorithm, Arch: f.arch, Test: strings.Split(f.test, ","), TrialSeed: f.trial, Seed: f.seed,
-		Holdout: f.holdout, HParams: h, Steps: steps, CheckpointEvery: every, Coverage: dg.DefaultCoverage(dg.CoverageLayer(m)),
-		EvalImages: f.evalImages, Init: f.initial,
-	}
-	for _, name := range config.Test {
-		if _, err := data.Domain(name); err != nil {
-			return nil, usageError{fmt.Errorf("--test-domain: %w", err)}
-		}
-	}
-	if err := config.Validate(); err != nil {
-		return nil, usageError{err}
-	}
 	if err := prepareRunFolder(f.out, true); err != nil {
 		return nil, err
 	}
 	return &dg.Run{Config: config, Data: data, Init: initial, Dir: f.out, Keep: dg.Keep(f.keep), Workers: f.workers, Kernel: f.kernel, SaveEvery: 5 * time.Minute}, nil
+}
+
+// coverageLayer is the layer that NAC-ME reads of an architecture.
+func coverageLayer(name string) (string, error) {
+	sd, err := arch.Init(name, arch.InitOptions{Classes: 2, Channels: 3})
+	if err != nil {
+		return "", err
+	}
+	m, err := arch.Load(name, sd)
+	if err != nil {
+		return "", err
+	}
+	return dg.CoverageLayer(m), nil
 }
 
 // dgSize is the side of the images that a network takes.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -59,6 +60,51 @@ func TestDGMistakes(t *testing.T) {
 			if !strings.Contains(stderr, s) {
 				t.Errorf("nac %s: %q does not say %q", c.args, stderr, s)
 			}
+		}
+	}
+}
+
+// Every run is a process of its own; a run that fails stops no other, and the second
+// time only it is begun.
+func TestDGSweep(t *testing.T) {
+	t.Setenv("NAC_TEST_AS_PROGRAM", "1")
+	data, out := t.TempDir(), filepath.Join(t.TempDir(), "sweep")
+	for _, domain := range []string{"day", "dusk", "night"} {
+		photographs(t, filepath.Join(data, domain), 32, 5, "blue", "green")
+	}
+	args := []string{"dg", "sweep", "--dataset", "folder", "--data", data, "--test-domains", "day,night", "--seeds", "2", "--arch", "resnet20",
+		"--hparam", "batch_size=2", "--hparam", "freeze_bn=false", "--steps", "2", "--checkpoint-freq", "1", "--keep", "none", "--out", out}
+	// A folder in the way of a file makes one run fail.
+	inTheWay := filepath.Join(out, "ERM", "night", "1", dg.StateFile)
+	if err := os.MkdirAll(inTheWay, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := call(t, args...)
+	if code != exitFailure || !strings.Contains(stderr, "1 of 4 runs failed") || !strings.Contains(stderr, "ERM/night/1") || !strings.Contains(stdout, "average") {
+		t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr = call(t, args...)
+	if code != exitOK || !strings.Contains(stderr, "4 runs, 3 of them finished") {
+		t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	csv, err := os.ReadFile(filepath.Join(out, sweepTable))
+	if lines := strings.Split(strings.TrimSpace(string(csv)), "\n"); err != nil || len(lines) != 4 || !strings.HasPrefix(lines[2], "ERM,night,2,") || !strings.HasPrefix(lines[3], "ERM,average,4,") {
+		t.Errorf("%s (%v)", csv, err)
+	}
+	page, err := os.ReadFile(filepath.Join(out, sweepPage))
+	if err != nil || strings.Count(string(page), "<svg") != 4 || strings.Count(string(page), "<circle") != 2*4*3 {
+		t.Errorf("%d figures, %d dots (%v)", strings.Count(string(page), "<svg"), strings.Count(string(page), "<circle"), err)
+	}
+	// What is finished is of these settings only.
+	if code, _, stderr := call(t, append(args, "--hparam", "lr=0.01")...); code != exitFailure || !strings.Contains(stderr, "other settings") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	for _, wrong := range [][]string{{"--seeds", "0"}, {"--algorithms", "FISH"}, {"--test-domains", "dawn"}} {
+		if code, _, stderr := call(t, append(args, wrong...)...); code != exitUsage || !strings.Contains(stderr, wrong[1]) {
+			t.Errorf("%v: exit code %d: %s", wrong, code, stderr)
 		}
 	}
 }
