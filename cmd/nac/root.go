@@ -56,7 +56,7 @@ which needs no data: a small network and a few thousand images are built in.`,
 	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
 	root.AddCommand(
 		newQuickstartCommand(), newServeCommand(), newFitCommand(), newInfoCommand(), newMergeCommand(), newScoreCommand(),
-		newBenchCommand(), newVerifyCommand(), newTrainCommand(), newDGCommand(), newStatesCommand(), newSearchCommand(),
+		newBenchCommand(), newVerifyCommand(), newTrainCommand(), newDGCommand(), newSelectCommand(), newStatesCommand(), newSearchCommand(),
 		newSplitCommand(), newDownloadCommand(), newLayersCommand(), newDetectorsCommand(), newArchCommand(), newVersionCommand(),
 	)
 	root.SetArgs(args)
