@@ -133,7 +133,6 @@ type running struct {
 	saved     *train.State
 	state     runState
 	batch     Minibatches
-	images    []float32
 }
 
 // Do trains, judges every checkpoint and returns the records. A run whose state lies in
