@@ -1,12 +1,14 @@
 package main
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"nac/dg"
+	"nac/internal/shareddata"
 )
 
 func TestDGTrain(t *testing.T) {
@@ -106,5 +108,26 @@ func TestDGSweep(t *testing.T) {
 		if code, _, stderr := call(t, append(args, wrong...)...); code != exitUsage || !strings.Contains(stderr, wrong[1]) {
 			t.Errorf("%v: exit code %d: %s", wrong, code, stderr)
 		}
+	}
+}
+
+// Real photographs, cartoons and drawings of four domains: the mechanics only, a small
+// network for a few steps.
+func TestDGOnPACS(t *testing.T) {
+	data, out := filepath.Join(shareddata.Unpacked(t), "images_dg"), filepath.Join(t.TempDir(), "run")
+	code, stdout, stderr := call(t, "dg", "train", "--dataset", "PACS", "--data", data, "--test-domain", "sketch", "--algorithm", "CORAL",
+		"--arch", "resnet20", "--hparam", "batch_size=4", "--hparam", "lr=0.001", "--hparam", "freeze_bn=false",
+		"--steps", "3", "--checkpoint-freq", "3", "--eval-images", "20", "--keep", "none", "--out", out)
+	if code != exitOK {
+		t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	records, err := dg.ReadRecords(filepath.Join(out, dg.ResultsFile))
+	if err != nil || len(records) != 2 || len(records[1].Splits) != 8 {
+		t.Fatalf("%+v (%v)", records, err)
+	}
+	r := records[1]
+	correct := 20 * (r.Splits["env0_in_acc"] + r.Splits["env1_in_acc"] + r.Splits["env2_in_acc"])
+	if math.Abs(correct-float64(r.CoverageSamples)) > 1e-9 || !(r.Loss > 0) || (r.Coverage > 0) != (correct > 0) {
+		t.Errorf("%v images are right, %d were counted: coverage %v, loss %v", correct, r.CoverageSamples, r.Coverage, r.Loss)
 	}
 }
