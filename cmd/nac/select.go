@@ -56,8 +56,8 @@ and the accuracy is told; of others (a folder of images) all are.`,
 	return cmd
 }
 
-// ranked is a checkpoint and what was found of it.
-type ranked struct {
+// judged is a checkpoint and what was found of it.
+type judged struct {
 	file     string
 	coverage float64
 	counted  int64
@@ -77,7 +77,7 @@ func (f *selectFlags) run(ctx context.Context, files []string, stdout, stderr io
 	if err != nil {
 		return err
 	}
-	var all []ranked
+	var all []judged
 	for _, file := range files {
 		r, err := f.judge(ctx, file, images)
 		if err != nil {
@@ -106,7 +106,7 @@ func (f *selectFlags) run(ctx context.Context, files []string, stdout, stderr io
 	return printLines(stdout, t.Render())
 }
 
-func (f *selectFlags) judge(ctx context.Context, file string, images imageset.List) (r ranked, err error) {
+func (f *selectFlags) judge(ctx context.Context, file string, images imageset.List) (r judged, err error) {
 	m, err := openModel(archName(f.arch), file)
 	if err != nil {
 		return r, err
@@ -140,5 +140,5 @@ func (f *selectFlags) judge(ctx context.Context, file string, images imageset.Li
 	}
 	samples := &train.Files{List: images, Size: m.InputSize[1], Resize: f.resize, Mean: preset.Mean, Std: preset.Std}
 	v, err := dg.Judge{Batch: f.batch, Workers: f.workers, Kernel: f.kernel}.Coverage(ctx, m, samples, counts, 0)
-	return ranked{file, counts.Summary().Coverage, counts.Samples(), v.Accuracy}, err
+	return judged{file, counts.Summary().Coverage, counts.Samples(), v.Accuracy}, err
 }
