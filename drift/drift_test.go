@@ -155,7 +155,7 @@ func TestStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Save(map[string]State{"d": m.State()}); err != nil {
+	if err := s.Save(map[string]State{"d": m.State()}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := OpenStore(path); err == nil {

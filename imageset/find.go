@@ -80,7 +80,7 @@ func find(shards *Shards, root, place string, yield func(Item, error) bool) bool
 		return findBelow(shards, place, 0, yield)
 	case isShard(place):
 		return findMembers(shards, place, yield)
-	case isImage(place):
+	case IsImage(place):
 		return yield(Item{Path: place, Label: Unlabelled}, nil)
 	}
 	f, err := os.Open(place)
@@ -154,7 +154,7 @@ func findBelow(shards *Shards, dir string, depth int, yield func(Item, error) bo
 	for _, name := range names {
 		p := filepath.Join(dir, name)
 		switch {
-		case isImage(name):
+		case IsImage(name):
 			if !yield(Item{Path: p, Label: Unlabelled}, nil) {
 				return false
 			}

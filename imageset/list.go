@@ -230,7 +230,7 @@ func readFolder(fsys fs.FS, dir, shown string) (List, error) {
 		switch {
 		case isDir(fsys, sub, e):
 			list.Classes = append(list.Classes, name)
-		case isImage(name):
+		case IsImage(name):
 			loose = append(loose, sub)
 		}
 	}
@@ -309,7 +309,7 @@ func walk(fsys fs.FS, dir string, depth int, folders map[string][]string) error 
 			if err := walk(fsys, sub, depth+1, folders); err != nil {
 				return err
 			}
-		} else if isImage(name) {
+		} else if IsImage(name) {
 			folders[dir] = append(folders[dir], name)
 		}
 	}
@@ -325,7 +325,8 @@ func isDir(fsys fs.FS, p string, e fs.DirEntry) bool {
 	return err == nil && info.IsDir()
 }
 
-func isImage(name string) bool { return imageEndings[strings.ToLower(path.Ext(name))] }
+// IsImage tells by the ending whether a file's name is that of an image.
+func IsImage(name string) bool { return imageEndings[strings.ToLower(path.Ext(name))] }
 
 // Check looks whether every image of the list is there as a regular file,
 // without opening any. Its error names the list, how many are missing and the

@@ -110,7 +110,7 @@ func readShard(archive string) (*shard, error) {
 				return nil, fmt.Errorf("%s: the class %q is no number from -1 up", shorten(name), shorten(string(text)))
 			}
 			labels[sampleName(name)] = int(label)
-		case isImage(name):
+		case IsImage(name):
 			if sparse(h) {
 				return nil, fmt.Errorf("%s is a sparse file", shorten(name))
 			}

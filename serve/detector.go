@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -27,12 +28,15 @@ type served struct {
 	mu      sync.RWMutex
 	current *version
 
+	tidied time.Time // when deleted files were dropped from the store
+
 	watch sync.Mutex
 	// all below is guarded by watch
 	monitor *drift.Monitor
 	key     string // of the monitor's state in the store
 	dirty   bool
-	stored  int64 // images of the state in the store
+	stored  int64             // images of the state in the store
+	files   map[string]string // versions by path, scored or given up, not in the store yet
 	worst   []seen
 	ood     int64
 }
@@ -48,8 +52,10 @@ type version struct {
 
 // seen is an image of the list of the least in-distribution ones.
 type seen struct {
-	Time   time.Time  `json:"time"`
-	Image  int64      `json:"image"`
+	Time  time.Time `json:"time"`
+	Image int64     `json:"image"`
+	// File is the path of an image of a watched folder.
+	File   string     `json:"file,omitempty"`
 	Result nac.Result `json:"result"`
 	// Thumbnail is a PNG, only if thumbnails are switched on.
 	Thumbnail []byte `json:"thumbnail,omitempty"`
@@ -112,7 +118,7 @@ func (d *served) load() error {
 			}
 			d.stored = state.Images
 		}
-		d.monitor, d.key, d.dirty, d.worst, d.ood = m, key, false, nil, 0
+		d.monitor, d.key, d.dirty, d.worst, d.ood, d.files = m, key, false, nil, 0, map[string]string{}
 	}
 	d.watch.Unlock()
 
@@ -170,35 +176,47 @@ func (d *served) reload() {
 	d.server.metrics.reloads.WithLabelValues(d.name, result).Inc()
 }
 
-// scoreImage scores an encoded image.
-func (d *served) scoreImage(ctx context.Context, v *version, data []byte) (nac.Result, error) {
+// scoreImage scores an encoded image, of a watched folder or, if from is nil, of a request.
+func (d *served) scoreImage(ctx context.Context, v *version, data []byte, from *file) (nac.Result, error) {
 	v.batcher.coming.Add(1)
 	came := sync.OnceFunc(func() { v.batcher.coming.Add(-1) })
 	defer came()
-	select {
-	case d.server.decoding <- struct{}{}:
-	case <-ctx.Done():
-		return nac.Result{}, ctx.Err()
-	}
-	input := make([]float32, v.batcher.size)
-	img, err := imageset.DecodeLimited("image", data, d.server.options.MaxPixels)
-	if err == nil {
-		err = v.info.Transform.Apply(img, input)
-	}
-	<-d.server.decoding
+	img, input, err := d.decode(ctx, v, data, from)
 	if err != nil {
-		if errors.Is(err, imageset.ErrTooLarge) {
-			return nac.Result{}, failure{413, err}
-		}
-		return nac.Result{}, failure{422, err}
+		return nac.Result{}, err
 	}
 	came()
 	r, err := v.batcher.score(ctx, input)
 	if err != nil {
 		return r, err
 	}
-	d.saw(v, r, img)
+	d.saw(v, r, img, from)
 	return r, nil
+}
+
+func (d *served) decode(ctx context.Context, v *version, data []byte, from *file) (*imageset.Image, []float32, error) {
+	select {
+	case d.server.decoding <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	defer func() { <-d.server.decoding }()
+	name := "image"
+	if from != nil {
+		name = from.path
+	}
+	input := make([]float32, v.batcher.size)
+	img, err := imageset.DecodeLimited(name, data, d.server.options.MaxPixels)
+	if err == nil {
+		err = v.info.Transform.Apply(img, input)
+	}
+	if errors.Is(err, imageset.ErrTooLarge) {
+		return nil, nil, failure{413, err}
+	}
+	if err != nil {
+		return nil, nil, failure{422, err}
+	}
+	return img, input, nil
 }
 
 // scoreTensor scores an image that is transformed already.
@@ -210,12 +228,12 @@ func (d *served) scoreTensor(ctx context.Context, v *version, input []float32) (
 		}
 		return r, err
 	}
-	d.saw(v, r, nil)
+	d.saw(v, r, nil, nil)
 	return r, nil
 }
 
-// saw notes a result. img may be nil.
-func (d *served) saw(v *version, r nac.Result, img *imageset.Image) {
+// saw notes a result. img and from may be nil.
+func (d *served) saw(v *version, r nac.Result, img *imageset.Image, from *file) {
 	m := d.server.metrics
 	m.score.WithLabelValues(d.name).Observe(r.Score)
 	m.pValue.WithLabelValues(d.name).Observe(r.PValue)
@@ -236,22 +254,26 @@ func (d *served) saw(v *version, r nac.Result, img *imageset.Image) {
 		return
 	}
 	d.dirty = true
+	one := seen{Time: time.Now().UTC().Truncate(time.Second), Image: d.monitor.Images(), Result: r}
+	if from != nil {
+		d.files[from.path] = from.version
+		one.File = from.path
+	}
 	if r.OOD {
 		d.ood++
 	}
-	images := d.monitor.Images()
 	if alarm {
 		m.alarms.WithLabelValues(d.name).Inc()
-		d.server.log.Warn("the scores have drifted from those of the calibration images", "detector", d.name, "image", images)
+		d.server.log.Warn("the scores have drifted from those of the calibration images", "detector", d.name, "image", one.Image)
 	}
-	d.remember(images, r, img)
+	d.remember(one, img)
 }
 
 // remember keeps the worst images among the last window of them.
-func (d *served) remember(image int64, r nac.Result, img *imageset.Image) {
-	recent := image - int64(d.server.options.Drift.Window)
+func (d *served) remember(one seen, img *imageset.Image) {
+	recent := one.Image - int64(d.server.options.Drift.Window)
 	d.worst = slices.DeleteFunc(d.worst, func(s seen) bool { return s.Image <= recent })
-	at, _ := slices.BinarySearchFunc(d.worst, r.Score, func(s seen, score float64) int {
+	at, _ := slices.BinarySearchFunc(d.worst, one.Result.Score, func(s seen, score float64) int {
 		if s.Result.Score <= score {
 			return -1
 		}
@@ -260,7 +282,6 @@ func (d *served) remember(image int64, r nac.Result, img *imageset.Image) {
 	if at == mostSeen {
 		return
 	}
-	one := seen{Time: time.Now().UTC().Truncate(time.Second), Image: image, Result: r}
 	if d.server.options.Thumbnails && img != nil {
 		one.Thumbnail = thumbnail(img)
 	}
@@ -294,11 +315,14 @@ func (s *Server) save() {
 	if s.store == nil {
 		return
 	}
-	states := map[string]drift.State{}
+	states, files := map[string]drift.State{}, map[string]map[string]string{}
 	for _, d := range s.detectors {
 		d.watch.Lock()
 		if d.dirty {
 			states[d.key] = d.monitor.State()
+			if len(d.files) > 0 {
+				files[d.key] = maps.Clone(d.files)
+			}
 			d.dirty = false
 		}
 		d.watch.Unlock()
@@ -306,7 +330,7 @@ func (s *Server) save() {
 	if len(states) == 0 {
 		return
 	}
-	err := s.store.Save(states)
+	err := s.store.Save(states, files)
 	for _, d := range s.detectors {
 		d.watch.Lock()
 		if state, ok := states[d.key]; ok {
@@ -314,6 +338,7 @@ func (s *Server) save() {
 				d.dirty = true
 			} else {
 				d.stored = state.Images
+				maps.DeleteFunc(d.files, func(path, version string) bool { return files[d.key][path] == version })
 			}
 		}
 		d.watch.Unlock()

@@ -46,7 +46,7 @@ func (s *Server) score(w http.ResponseWriter, r *http.Request) error {
 	v := d.use()
 	defer v.users.Done()
 	one := func(image []byte) (scored, error) {
-		results, err := s.scoreAll(r.Context(), 1, func(ctx context.Context, _ int) (nac.Result, error) { return d.scoreImage(ctx, v, image) })
+		results, err := s.scoreAll(r.Context(), 1, func(ctx context.Context, _ int) (nac.Result, error) { return d.scoreImage(ctx, v, image, nil) })
 		if err != nil {
 			return scored{}, err
 		}
@@ -62,7 +62,7 @@ func (s *Server) score(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return failure{http.StatusBadRequest, err}
 		}
-		results, err := s.scoreAll(r.Context(), len(files), func(ctx context.Context, i int) (nac.Result, error) { return d.scoreImage(ctx, v, files[i]) })
+		results, err := s.scoreAll(r.Context(), len(files), func(ctx context.Context, i int) (nac.Result, error) { return d.scoreImage(ctx, v, files[i], nil) })
 		if err != nil {
 			return err
 		}

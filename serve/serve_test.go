@@ -4,14 +4,21 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"log/slog"
 	"math"
+	"math/big"
 	"mime/multipart"
 	"net"
 	"net/http"
@@ -106,7 +113,15 @@ func folder(t testing.TB) string {
 // start serves over a real connection.
 func start(t testing.TB, o Options) (*Server, string) {
 	t.Helper()
-	s, err := New([]Source{source(folder(t))}, o)
+	s, address, end := serving(t, o, source(folder(t)))
+	t.Cleanup(end)
+	return s, "http://" + address
+}
+
+// serving serves sources until end is called, which must find no request failed.
+func serving(t testing.TB, o Options, sources ...Source) (s *Server, address string, end func()) {
+	t.Helper()
+	s, err := New(sources, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +132,7 @@ func start(t testing.TB, o Options) (*Server, string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx, l) }()
-	t.Cleanup(func() {
+	return s, l.Addr().String(), func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -125,8 +140,7 @@ func start(t testing.TB, o Options) (*Server, string) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-	})
-	return s, "http://" + l.Addr().String()
+	}
 }
 
 func testFiles(t testing.TB, name string, n int) (paths []string, files [][]byte) {
@@ -459,6 +473,151 @@ func TestKey(t *testing.T) {
 	if a, err := http.Get(url + "/v2/health/live"); err != nil || a.StatusCode != 200 {
 		t.Error("health asks for a key")
 	}
+}
+
+// certify makes a certificate of 127.0.0.1 that signs itself.
+func certify(t *testing.T) (cert, key string, pool *x509.CertPool) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, about, about, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(name, kind string, data []byte) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	cert, key = put("cert.pem", "CERTIFICATE", der), put("key.pem", "PRIVATE KEY", secret)
+	pool = x509.NewCertPool()
+	text, err := os.ReadFile(cert)
+	if err != nil || !pool.AppendCertsFromPEM(text) {
+		t.Fatal("no certificate", err)
+	}
+	return cert, key, pool
+}
+
+func TestTLS(t *testing.T) {
+	cert, key, pool := certify(t)
+	if _, err := New([]Source{source(folder(t))}, Options{CertFile: cert}); err == nil {
+		t.Error("a certificate without its key was taken")
+	}
+	_, url := start(t, Options{CertFile: cert, KeyFile: key})
+	_, files := testFiles(t, "test_fashion", 1)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	a, err := client.Post(strings.Replace(url, "http:", "https:", 1)+"/score", "image/png", bytes.NewReader(files[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Body.Close()
+	if a.StatusCode != 200 || a.TLS == nil || a.TLS.Version < tls.VersionTLS12 {
+		t.Errorf("TLS: %d, %+v", a.StatusCode, a.TLS)
+	}
+	if a, err := http.Post(url+"/score", "image/png", bytes.NewReader(files[0])); err == nil {
+		a.Body.Close()
+		if a.StatusCode == 200 {
+			t.Error("answered without TLS")
+		}
+	}
+}
+
+// Two detectors of one server have results, drift tests and metrics of their own.
+func TestSeveral(t *testing.T) {
+	first := source(folder(t))
+	second := Source{Name: "strict", Open: func() (*nac.Detector, error) {
+		d, err := first.Open()
+		if err != nil {
+			return nil, err
+		}
+		return d.WithRate(0.5)
+	}}
+	s, address, end := serving(t, Options{Store: filepath.Join(t.TempDir(), "state")}, first, second)
+	defer end()
+	_, files := testFiles(t, "test_fashion", 40)
+	ood := map[string]int{}
+	for _, f := range files {
+		for path, name := range map[string]string{"/score": "fashion", "/score/fashion": "fashion", "/score/strict": "strict"} {
+			var r scored
+			_, text := post(t, "http://"+address+path, "image/png", f)
+			if err := json.Unmarshal(text, &r); err != nil || r.Detector != name {
+				t.Fatalf("%s: %s", path, text)
+			}
+			if path != "/score" && r.OOD {
+				ood[name]++
+			}
+		}
+	}
+	if ood["strict"] <= ood["fashion"] {
+		t.Errorf("OOD of %d images: %v", len(files), ood)
+	}
+	for name, images := range map[string]int64{"fashion": 80, "strict": 40} {
+		if r := s.detectors[name].report(); r.Images != images {
+			t.Errorf("%s saw %d images", name, r.Images)
+		}
+		if a, err := http.Get("http://" + address + "/v2/models/" + name + "/ready"); err != nil || a.StatusCode != 200 {
+			t.Errorf("%s is not ready", name)
+		}
+	}
+	if a, text := post(t, "http://"+address+"/score/nobody", "image/png", files[0]); a.StatusCode != 404 {
+		t.Errorf("nobody: %d %s", a.StatusCode, text)
+	}
+	if _, err := New([]Source{first, first}, Options{}); err == nil {
+		t.Error("two detectors of one name were taken")
+	}
+}
+
+// Requests that run when the server is told to end are answered, and a new one is not.
+func TestDrain(t *testing.T) {
+	s, address, end := serving(t, Options{}, source(folder(t)))
+	_, files := testFiles(t, "test_fashion", 8)
+	for range cap(s.decoding) { // so that requests stay where they are
+		s.decoding <- struct{}{}
+	}
+	var running, over sync.WaitGroup
+	for _, f := range files {
+		running.Go(func() {
+			if a, text := post(t, "http://"+address+"/score", "image/png", f); a.StatusCode != 200 {
+				t.Errorf("in flight: %d %s", a.StatusCode, text)
+			}
+		})
+	}
+	for s.images.Load() != int64(len(files)) {
+		time.Sleep(time.Millisecond)
+	}
+	over.Go(end)
+	for {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			break // the server listens no more
+		}
+		c.Close()
+		time.Sleep(time.Millisecond)
+	}
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/v2/health/ready", nil))
+	if w.Code != 503 {
+		t.Errorf("ready while draining: %d", w.Code)
+	}
+	for range cap(s.decoding) {
+		<-s.decoding
+	}
+	running.Wait()
+	over.Wait()
 }
 
 // A file that is written again and again under load: no request fails, and a broken

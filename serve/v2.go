@@ -284,7 +284,7 @@ func (s *Server) images2score(d *served, v *version, in inferInput, raw []byte) 
 		if len(files) != n {
 			return bad("%d elements, the shape has %d", len(files), n)
 		}
-		return n, func(ctx context.Context, i int) (nac.Result, error) { return d.scoreImage(ctx, v, files[i]) }, nil
+		return n, func(ctx context.Context, i int) (nac.Result, error) { return d.scoreImage(ctx, v, files[i], nil) }, nil
 	}
 	return bad("datatype %.20q; want FP32 (images, normalised) or BYTES (image files)", in.Datatype)
 }

@@ -16,6 +16,7 @@ const (
 	exitFailure     = 1
 	exitUsage       = 2
 	exitPartial     = 3   // some images could not be scored
+	exitDrift       = 4   // watch --once: the images have changed
 	exitInterrupted = 130 // as shells report a process that SIGINT ended
 )
 
@@ -55,7 +56,7 @@ which needs no data: a small network and a few thousand images are built in.`,
 	began := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
 	root.AddCommand(
-		newQuickstartCommand(), newServeCommand(), newFitCommand(), newInfoCommand(), newMergeCommand(), newScoreCommand(),
+		newQuickstartCommand(), newServeCommand(), newWatchCommand(), newFitCommand(), newInfoCommand(), newMergeCommand(), newScoreCommand(),
 		newBenchCommand(), newVerifyCommand(), newTrainCommand(), newDGCommand(), newSelectCommand(), newStatesCommand(), newSearchCommand(),
 		newSplitCommand(), newDownloadCommand(), newLayersCommand(), newDetectorsCommand(), newArchCommand(), newVersionCommand(),
 	)
@@ -79,6 +80,9 @@ which needs no data: a small network and a few thousand images are built in.`,
 	fmt.Fprintln(stderr, "nac: "+message)
 	if partial := (partialError{}); errors.As(err, &partial) {
 		return exitPartial
+	}
+	if drift := (driftError{}); errors.As(err, &drift) {
+		return exitDrift
 	}
 	return exitFailure
 }
