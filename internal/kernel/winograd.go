@@ -109,7 +109,7 @@ func at(p *float32, byteOffset int64, n int64) []float32 {
 }
 
 // winogradInput is the formula of WinogradInput in portable Go, rounded once.
-func winogradInput(a *WinogradInput, n int, side func(d *[6]float64)) {
+func winogradInput(a *WinogradInput, n int) {
 	var patch [6][6][]float32
 	for y := range n {
 		for x := range n {
@@ -128,14 +128,14 @@ func winogradInput(a *WinogradInput, n int, side func(d *[6]float64)) {
 			for y := range n {
 				t[x][y] = float64(patch[y][x][c])
 			}
-			side(&t[x])
+			inputSide(n, &t[x])
 		}
 		for y := range n {
 			var v [6]float64
 			for x := range n {
 				v[x] = t[x][y]
 			}
-			side(&v)
+			inputSide(n, &v)
 			for x := range n {
 				out[y][x][c] = float32(v[x])
 			}
@@ -145,7 +145,7 @@ func winogradInput(a *WinogradInput, n int, side func(d *[6]float64)) {
 
 // winogradOutput is the formula of WinogradOutput in portable Go, rounded once
 // before the epilogue.
-func winogradOutput(a *WinogradOutput, n int, side func(m *[6]float64)) {
+func winogradOutput(a *WinogradOutput, n int) {
 	var in [6][6][]float32
 	for y := range n {
 		for x := range n {
@@ -175,14 +175,14 @@ func winogradOutput(a *WinogradOutput, n int, side func(m *[6]float64)) {
 			for y := range n {
 				s[x][y] = float64(in[y][x][c])
 			}
-			side(&s[x])
+			outputSide(n, &s[x])
 		}
 		for row := range a.Rows {
 			var t [6]float64
 			for x := range n {
 				t[x] = s[x][row]
 			}
-			side(&t)
+			outputSide(n, &t)
 			for col := range a.Cols {
 				y := float32(t[col])
 				if bias != nil {
@@ -206,7 +206,24 @@ func winogradOutput(a *WinogradOutput, n int, side func(m *[6]float64)) {
 	}
 }
 
-// The sides of F(2x2) and F(4x4), in place.
+// The sides of F(2x2) and F(4x4), in place, of patches with sides of n. They are called
+// by name: through a function's value their argument would be allocated each time.
+
+func inputSide(n int, d *[6]float64) {
+	if n == 4 {
+		inputSide2(d)
+	} else {
+		inputSide4(d)
+	}
+}
+
+func outputSide(n int, m *[6]float64) {
+	if n == 4 {
+		outputSide2(m)
+	} else {
+		outputSide4(m)
+	}
+}
 
 func inputSide2(d *[6]float64) {
 	d[0], d[1], d[2], d[3] = d[0]-d[2], d[1]+d[2], d[2]-d[1], d[1]-d[3]
@@ -234,6 +251,6 @@ func outputSide4(m *[6]float64) {
 }
 
 var portableWinograd = [2]Winograd{
-	{2, func(a *WinogradInput) { winogradInput(a, 4, inputSide2) }, func(a *WinogradOutput) { winogradOutput(a, 4, outputSide2) }},
-	{4, func(a *WinogradInput) { winogradInput(a, 6, inputSide4) }, func(a *WinogradOutput) { winogradOutput(a, 6, outputSide4) }},
+	{2, func(a *WinogradInput) { winogradInput(a, 4) }, func(a *WinogradOutput) { winogradOutput(a, 4) }},
+	{4, func(a *WinogradInput) { winogradInput(a, 6) }, func(a *WinogradOutput) { winogradOutput(a, 6) }},
 }
