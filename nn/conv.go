@@ -3,6 +3,8 @@ package nn
 import (
 	"cmp"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"nac/internal/kernel"
 )
@@ -24,6 +26,8 @@ type convolution interface {
 	packed() int
 	// pixels is the number of pixels it writes of each image.
 	pixels() int
+	// pack lays the weights out the first time, repack when training has changed them.
+	pack() *packing
 	repack() *packing
 }
 
@@ -33,13 +37,21 @@ type packing struct {
 	fill  func(part int)
 }
 
+func (p *packing) pack() *packing   { return p }
 func (p *packing) repack() *packing { return p }
 
-// all fills every part.
-func (p *packing) all() {
-	for part := range p.parts {
-		p.fill(part)
+// all fills every part, several at a time.
+func (p *packing) all(workers int) {
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range min(workers, p.parts) {
+		wait.Go(func() {
+			for part := int(next.Add(1)) - 1; part < p.parts; part = int(next.Add(1)) - 1 {
+				p.fill(part)
+			}
+		})
 	}
+	wait.Wait()
 }
 
 // convJob computes output pixels of a convolution, or input pixels of its
@@ -113,7 +125,6 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout, groups in
 			}
 		}
 	}}
-	j.packing.all()
 	j.inImage, j.outImage = 4*int64(ig.image()), 4*int64(out.geom.image())
 	// A block's input should stay in the second-level cache beside a panel, and
 	// a block should be long enough to repay reading all weights once.

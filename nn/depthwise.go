@@ -56,7 +56,7 @@ func newDepthwiseJob(k *kernel.Set, in, out *buffer, taps []tap, y, x, outStep, 
 			j.weights[t*og.stride+c] = taps[t].weight(c, c)
 		}
 	}}
-	j.packing.all()
+	j.packing.all(1)
 	return j
 }
 

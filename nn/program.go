@@ -245,6 +245,7 @@ func (c *compiler) emit(j job) { c.jobs = append(c.jobs, j) }
 
 func (c *compiler) emitConv(j convolution) {
 	c.packed += int64(j.packed())
+	j.pack().all(c.workers)
 	c.keep(j.repack())
 	c.emit(j)
 }

@@ -8,6 +8,7 @@ import "nac/internal/kernel"
 type winogradJob struct {
 	epilogue
 	*packing
+	exact   *packing // as the filters are laid out the first time
 	in, out *buffer
 	form    kernel.Winograd
 	tile    kernel.Tile
@@ -117,16 +118,22 @@ func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, filter func(
 
 	panelSize := j.cin * w
 	j.weights = kernel.Aligned(j.groups * planes * j.panels * panelSize)
-	u := make([]float32, planes)
-	for o := range og.channels {
-		g, p, lane := o/j.group, o%j.group/w, o%w
+	j.exact = &packing{j.groups * j.panels, func(part int) {
+		g, p := part/j.panels, part%j.panels
+		last := min(w, og.channels-g*j.group-p*w)
+		rows, u := make([]float32, planes*w), make([]float32, planes)
 		for i := range ig.channels {
-			j.form.Filter(filter(o, i), u)
-			for plane, u := range u {
-				j.weights[((g*planes+plane)*j.panels+p)*panelSize+i*w+lane] = u
+			for lane := range last {
+				j.form.Filter(filter(g*j.group+p*w+lane, i), u)
+				for plane, u := range u {
+					rows[plane*w+lane] = u
+				}
+			}
+			for plane := range planes {
+				copy(j.weights[((g*planes+plane)*j.panels+p)*panelSize+i*w:], rows[plane*w:][:w])
 			}
 		}
-	}
+	}}
 	j.packing = winogradRepack(j, og.channels, ig.channels, filter)
 	for y := 0; y < og.height; y += m {
 		for x := 0; x < og.width; x += m {
@@ -146,6 +153,12 @@ const (
 	winogradGroup = 128
 	winogradBytes = 384 << 10
 )
+
+func (j *winogradJob) pack() *packing {
+	p := j.exact
+	j.exact = nil
+	return p
+}
 
 func (j *winogradJob) packed() int     { return len(j.weights) }
 func (j *winogradJob) pixels() int     { return j.out.geom.pixels() }
