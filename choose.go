@@ -102,7 +102,9 @@ func (f *fitter) scales() ([]scale, error) {
 		}
 		perImage += 2 * layer.Channels
 	}
-	e, err := newEngine(f.model.network, detector.Needs{Layers: layers, Gradients: true})
+	e, err := newEngine(f.model.network, f.o.Transform, detector.Fitting, func(detector.Network, detector.Phase) detector.Needs {
+		return detector.Needs{Layers: layers, Gradients: true}
+	})
 	if err != nil {
 		return nil, err
 	}

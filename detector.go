@@ -11,6 +11,7 @@ import (
 	"nac/arch"
 	"nac/detector"
 	"nac/imageset"
+	"nac/probe"
 )
 
 // Detector is a fitted and calibrated detector. It may be used by many goroutines at
@@ -98,7 +99,7 @@ func (d *Detector) attach(m *Model) error {
 	if why := d.info.Model.differs(m.info); why != "" {
 		return fmt.Errorf("nac: the detector belongs to another model, %s: %s", d.info.Model.Name, why)
 	}
-	e, err := newEngine(m.network, d.fitted.Needs())
+	e, err := newEngine(m.network, d.info.Transform, detector.Scoring, probe.For(d.fitted))
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,9 @@ import (
 	"sync"
 
 	"nac/arch"
-	"nac/coverage"
 	"nac/detector"
+	"nac/imageset"
+	"nac/probe"
 )
 
 // batchImages is the most images of a run: enough to keep all processors busy.
@@ -19,10 +20,10 @@ const batchImages = 64
 // are then run together: many callers get the speed of batches, one alone the
 // shortest way.
 type engine struct {
-	extract *arch.Extractor
-	size    int // values of an image
-	inputs  detector.Inputs
-	batch   []float32
+	probe *probe.Probe
+	phase detector.Phase
+	size  int // values of an image
+	batch []float32
 
 	mu      sync.Mutex
 	waiting []*job
@@ -39,12 +40,19 @@ type job struct {
 	done chan error
 }
 
-func newEngine(m *arch.Model, needs detector.Needs) (*engine, error) {
-	extract, err := m.NewExtractor(arch.Request{Layers: needs.Layers, Gradients: needs.Gradients}, batchImages, 0)
+// newEngine makes one for what is needed in a phase; see probe.For.
+func newEngine(m *arch.Model, t imageset.Transform, phase detector.Phase, needs func(detector.Network, detector.Phase) detector.Needs) (*engine, error) {
+	of := func(n detector.Network, p detector.Phase) (of detector.Needs) {
+		if p == phase {
+			of = needs(n, p)
+		}
+		return of
+	}
+	p, err := probe.New(m, of, probe.Options{MaxBatch: batchImages, Std: t.Std})
 	if err != nil {
 		return nil, err
 	}
-	return &engine{extract: extract, size: m.InputSize[0] * m.InputSize[1] * m.InputSize[2]}, nil
+	return &engine{probe: p, phase: phase, size: m.InputSize[0] * m.InputSize[1] * m.InputSize[2]}, nil
 }
 
 // run runs n images and gives what they yield to take, a batch at a time, in order.
@@ -125,31 +133,16 @@ func (e *engine) runJobs(jobs []*job) {
 		}
 		images = e.batch
 	}
-	out, err := e.extract.Run(images, n)
+	in, err := e.probe.Run(images, n, e.phase)
 	first := 0
 	for _, j := range jobs {
 		if err == nil {
-			j.done <- j.take(e.rows(out, first, j.n))
+			j.done <- j.take(in.Rows(first, first+j.n))
 		} else {
 			j.done <- err
 		}
 		first += j.n
 	}
-}
-
-// rows makes n images of a network's output a detector's input.
-func (e *engine) rows(out *arch.Batch, first, n int) *detector.Inputs {
-	part := func(v []float32) []float32 {
-		width := len(v) / out.N
-		return v[first*width : (first+n)*width]
-	}
-	in := &e.inputs
-	in.N, in.Logits, in.Feature, in.Labels = n, part(out.Logits), part(out.Feature), nil
-	in.States = in.States[:0]
-	for _, s := range out.States {
-		in.States = append(in.States, coverage.States{Layer: s.Name, Z: part(s.Z), G: part(s.G)})
-	}
-	return in
 }
 
 // errNotFinite is the error for an image that makes the network overflow: its score

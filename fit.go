@@ -11,7 +11,7 @@ import (
 	"nac/detector"
 	"nac/imageset"
 	"nac/metric"
-	"nac/openood"
+	"nac/probe"
 )
 
 // FitOptions are the settings of Fit; the zero value chooses everything itself.
@@ -119,7 +119,7 @@ func Fit(ctx context.Context, m *Model, images imageset.List, o FitOptions) (*De
 	if err := o.defaults(m); err != nil {
 		return nil, err
 	}
-	f := &fitter{ctx: ctx, model: m, o: &o, network: openood.NetworkOf(m.network)}
+	f := &fitter{ctx: ctx, model: m, o: &o, network: probe.NetworkOf(m.network, o.Transform.Std)}
 	f.info = Info{Model: m.info, Transform: o.Transform, Detector: o.Detector, PerClass: o.PerClass}
 	f.info.Fit.Sources = []string{images.Name}
 	if len(images.Classes) == m.info.Classes {
@@ -132,6 +132,7 @@ func Fit(ctx context.Context, m *Model, images imageset.List, o FitOptions) (*De
 		if err := f.normalize(); err != nil {
 			return nil, err
 		}
+		f.network.Std = o.Transform.Std
 	}
 	if err := f.candidates(); err != nil {
 		return nil, err
@@ -277,7 +278,7 @@ func (f *fitter) fit() error {
 			return err
 		}
 	}
-	e, err := newEngine(f.model.network, detector.Union(f.fitting))
+	e, err := newEngine(f.model.network, f.o.Transform, detector.Fitting, probe.For(f.fitting...))
 	if err != nil {
 		return err
 	}
@@ -335,7 +336,7 @@ func (f *fitter) explain(err error) error {
 
 // choose returns the fitted candidate that best tells ID from OOD validation images.
 func (f *fitter) choose() (int, error) {
-	e, err := newEngine(f.model.network, detector.Union(f.fitting))
+	e, err := newEngine(f.model.network, f.o.Transform, detector.Scoring, probe.For(f.fitting...))
 	if err != nil {
 		return 0, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"nac/detector"
 	"nac/imageset"
+	"nac/probe"
 )
 
 // defaultTransform sizes images for a model: it does not say how they were prepared.
@@ -65,7 +66,7 @@ const trialImages = 256
 func (f *fitter) normalize() error {
 	some := f.train
 	some.Items = some.Items[:min(len(some.Items), trialImages)]
-	e, err := newEngine(f.model.network, detector.Needs{})
+	e, err := newEngine(f.model.network, f.o.Transform, detector.Fitting, probe.For())
 	if err != nil {
 		return err
 	}

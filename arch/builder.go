@@ -22,6 +22,7 @@ type builder struct {
 	logits, feature *nn.Node
 	head            Head
 	foreign         []string // constants that have other values
+	stages          []place
 
 	// dropout is the rate at which training drops values of the feature.
 	dropout float64
@@ -128,6 +129,11 @@ func (b *builder) layer(name string, x *nn.Node) {
 	b.nodes = append(b.nodes, x)
 }
 
+// stage marks the activation behind the stem or a stage; see Model.Stages.
+func (b *builder) stage(x *nn.Node) {
+	b.stages = append(b.stages, placeOf(stageName(len(b.stages)), x))
+}
+
 // classifier is the last linear layer; as many classes as the checkpoint has.
 func (b *builder) classifier(name string, x *nn.Node) {
 	classes, features := 1, x.Shape().C
@@ -163,6 +169,7 @@ func (b *builder) model(name string) (*Model, error) {
 		Layers:    b.layers,
 		graph:     b.graph,
 		nodes:     b.nodes,
+		stages:    b.stages,
 		logits:    b.logits,
 		feature:   b.feature,
 		head:      b.head,

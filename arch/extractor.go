@@ -22,6 +22,9 @@ type Extractor struct {
 // logits and features alone.
 func (m *Model) NewExtractor(r Request, maxBatch, workers int) (*Extractor, error) {
 	want := nn.Want{Logits: m.logits, Feature: m.feature, Gradients: r.Gradients}
+	if r.Bare {
+		want.Logits, want.Feature = nil, nil
+	}
 	e := &Extractor{model: m}
 	for _, name := range r.Layers {
 		i, err := m.layer(name)
@@ -30,6 +33,30 @@ func (m *Model) NewExtractor(r Request, maxBatch, workers int) (*Extractor, erro
 		}
 		want.Layers = append(want.Layers, m.nodes[i])
 		e.layers = append(e.layers, m.Layers[i])
+	}
+	for _, a := range r.Maps {
+		p, err := m.place(a.Layer)
+		if err != nil {
+			return nil, err
+		}
+		want.Maps = append(want.Maps, nn.Map{Node: p.node, Size: a.Size, Reduce: a.Reduce})
+	}
+	if r.From != "" {
+		p, err := m.place(r.From)
+		if err != nil {
+			return nil, err
+		}
+		want.From = p.node
+	}
+	if l := r.Loss; l != nil {
+		want.Loss = &nn.Loss{Node: m.logits, Gradient: l.Gradient}
+		if l.Layer != "" {
+			p, err := m.place(l.Layer)
+			if err != nil {
+				return nil, err
+			}
+			want.Loss.Node = p.node
+		}
 	}
 	var err error
 	options := nn.Options{Kernel: r.Kernel, MaxBatch: maxBatch, Workers: workers}
@@ -54,6 +81,7 @@ func (e *Extractor) Run(images []float32, n int) (*Batch, error) {
 	}
 	b := &e.batch
 	b.N, b.Logits, b.Feature = n, r.Logits, r.Feature
+	b.Maps, b.InputGradient = r.Maps, r.InputGradient
 	for i := range b.States {
 		b.States[i].Z = r.Z[i]
 		if len(r.G) > 0 {

@@ -12,25 +12,7 @@ import (
 	"nac/weights"
 )
 
-// filled are the reference numbers' made values: f of numbers in [0,1), by tensor
-// name and index.
-func filled(name string, n int, f func(u float64) float64) []float32 {
-	h := uint64(0xCBF29CE484222325)
-	for _, c := range []byte(name) {
-		h = (h ^ uint64(c)) * 0x100000001B3
-	}
-	v := make([]float32, n)
-	for i := range v {
-		x := h + uint64(i) + 0x9E3779B97F4A7C15
-		x = (x ^ x>>30) * 0xBF58476D1CE4E5B9
-		x = (x ^ x>>27) * 0x94D049BB133111EB
-		x ^= x >> 31
-		v[i] = float32(f(float64(x>>40) / (1 << 24)))
-	}
-	return v
-}
-
-func TestFilled(t *testing.T) {
+func TestFill(t *testing.T) {
 	want := []float32{-1.6087267, -1.4100857, 0.2963376}
 	if got := madeInput([3]int{1, 1, 3}, 1); !slices.Equal(got, want) {
 		t.Errorf("inputs %v, want %v", got, want)
@@ -73,7 +55,7 @@ func made(t testing.TB, name string, classes int, gain float64) *weights.StateDi
 			default:
 				value = func(u float64) float64 { return 0.1 * (2*u - 1) }
 			}
-			sd.Set(spec.Name, weights.Tensor{Shape: shape, Data: filled(spec.Name, n, value)})
+			sd.Set(spec.Name, weights.Tensor{Shape: shape, Data: shareddata.Fill(spec.Name, n, value)})
 		}
 		return sd
 	}
@@ -82,7 +64,7 @@ func made(t testing.TB, name string, classes int, gain float64) *weights.StateDi
 }
 
 func madeInput(size [3]int, n int) []float32 {
-	return filled("input", n*size[0]*size[1]*size[2], func(u float64) float64 { return 2 * (2*u - 1) })
+	return shareddata.Fill("input", n*size[0]*size[1]*size[2], func(u float64) float64 { return 2 * (2*u - 1) })
 }
 
 // The reference numbers were made by the PyTorch reference in float64. A few ReLU

@@ -8,6 +8,7 @@ package arch
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"nac/nn"
@@ -37,9 +38,35 @@ type Request struct {
 	// Gradients asks for the KL gradients too. Without it only the forward pass
 	// runs and LayerStates.G is nil.
 	Gradients bool
+	// Maps are functions of whole activations.
+	Maps []Map
+	// From, if not empty, is a layer whose activation is given to Run instead of the
+	// image, as pixels of Channels values. What is asked for must not need more of the
+	// image.
+	From string
+	// Loss, if not nil, asks for its gradient with respect to what is given to Run.
+	Loss *Loss
+	// Bare leaves out logits and feature, and what of the network only they need.
+	Bare bool
 	// Kernel names the instruction set to compute with: "avx512", "avx2" or
 	// "portable". Empty means the best that the machine runs.
 	Kernel string
+}
+
+// Map asks for what Reduce makes of a layer's whole activation, Size values an image.
+// Reduce is given pixels of Channels values, may write to them, and is called from
+// several goroutines at once.
+type Map struct {
+	Layer  string
+	Size   int
+	Reduce func(activation, dst []float32)
+}
+
+// Loss is a function of an image's activation of a layer, averaged over space;
+// an empty Layer means the logits. Gradient is called from several goroutines at once.
+type Loss struct {
+	Layer    string
+	Gradient func(values, gradient []float32)
 }
 
 // LayerStates are the pooled states of one layer for a batch.
@@ -56,6 +83,9 @@ type Batch struct {
 	Logits  []float32 // N×K
 	Feature []float32 // N×F, the penultimate feature
 	States  []LayerStates
+	Maps    [][]float32 // by map: N×Size
+	// InputGradient is the loss's, of the shape of what was given to Run.
+	InputGradient []float32
 }
 
 // Model is a network with its weights. It is read-only and may be shared.
@@ -69,6 +99,7 @@ type Model struct {
 
 	graph           *nn.Graph
 	nodes           []*nn.Node // of Layers
+	stages          []place
 	logits, feature *nn.Node
 	head            Head
 }
@@ -182,6 +213,68 @@ func (m *Model) layer(name string) (int, error) {
 		names[i] = l.Name
 	}
 	return 0, fmt.Errorf("arch: %s has no layer %q; its layers are %s", m.Name, name, strings.Join(names, ", "))
+}
+
+// place is a named node.
+type place struct {
+	Layer
+	node *nn.Node
+}
+
+func placeOf(name string, n *nn.Node) place {
+	s := n.Shape()
+	return place{Layer{Name: name, Channels: s.C, Height: s.H, Width: s.W}, n}
+}
+
+func stageName(i int) string { return fmt.Sprintf("stage %d", i) }
+
+// Stages returns the activations behind the stem, "stage 0", and behind each stage,
+// "stage 1" and so on: OpenOOD's list of features, before the last is pooled. For a
+// network of which they are not known they are the layers that are larger than a pixel.
+func (m *Model) Stages() []Layer { return layersOf(m.stagePlaces()) }
+
+func (m *Model) stagePlaces() (places []place) {
+	if m.stages != nil {
+		return m.stages
+	}
+	for i, l := range slices.Backward(m.Layers) {
+		if l.Height*l.Width > 1 {
+			places = append(places, placeOf(stageName(len(places)), m.nodes[i]))
+		}
+	}
+	return places
+}
+
+// Convolutions returns the outputs of all convolutions of images, before any
+// normalisation, from the image on: "convolution 0" and so on.
+func (m *Model) Convolutions() []Layer { return layersOf(m.convolutionPlaces()) }
+
+func (m *Model) convolutionPlaces() (places []place) {
+	for _, n := range m.graph.Convolutions() {
+		places = append(places, placeOf(fmt.Sprintf("convolution %d", len(places)), n))
+	}
+	return places
+}
+
+func layersOf(places []place) (layers []Layer) {
+	for _, p := range places {
+		layers = append(layers, p.Layer)
+	}
+	return layers
+}
+
+// place finds a layer, stage or convolution.
+func (m *Model) place(name string) (place, error) {
+	i, err := m.layer(name)
+	if err == nil {
+		return place{m.Layers[i], m.nodes[i]}, nil
+	}
+	for _, p := range append(slices.Clone(m.stagePlaces()), m.convolutionPlaces()...) {
+		if p.Name == name {
+			return p, nil
+		}
+	}
+	return place{}, err
 }
 
 // Head returns the last linear layer. Its slices are the model's own: do not

@@ -9,6 +9,7 @@ import (
 
 	"nac/internal/kernel"
 	"nac/internal/safetensors"
+	"nac/internal/shareddata"
 	"nac/weights"
 )
 
@@ -72,7 +73,7 @@ func TestPyTorch(t *testing.T) {
 			for _, l := range m.Layers {
 				r.Layers = append(r.Layers, l.Name)
 			}
-			images := filled(file.Metadata()["input"], n*m.InputSize[0]*m.InputSize[1]*m.InputSize[2], func(u float64) float64 { return 2 * (2*u - 1) })
+			images := shareddata.Fill(file.Metadata()["input"], n*m.InputSize[0]*m.InputSize[1]*m.InputSize[2], func(u float64) float64 { return 2 * (2*u - 1) })
 			for _, set := range kernel.Available() {
 				t.Run(set.Name(), func(t *testing.T) {
 					r.Kernel = set.Name()

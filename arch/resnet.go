@@ -35,6 +35,7 @@ func imageNetResNet(block block, blocks ...int) func(*builder) {
 		x = g.ReLU(b.norm("bn1", x))
 		x = g.MaxPool(x, 3, 2, 1)
 		b.layer("maxpool", x)
+		b.stage(x)
 		residualStages(b, x, block, "downsample", blocks)
 	}
 }
@@ -46,6 +47,7 @@ func smallResNet18(size int) func(*builder) {
 		x := b.conv("conv1", b.image(3, size, size), 64, 3, 1, 1)
 		b.layer("conv1", x)
 		x = b.graph.ReLU(b.norm("bn1", x))
+		b.stage(x)
 		residualStages(b, x, basicBlock, "shortcut", []int{2, 2, 2, 2})
 	}
 }
@@ -61,6 +63,7 @@ func residualStages(b *builder, x *nn.Node, block block, shortcut string, blocks
 			x = block(b, fmt.Sprintf("%s.%d", layer, i), shortcut, x, 64<<stage, stride)
 		}
 		b.layer(layer, x)
+		b.stage(x)
 	}
 	x = b.graph.GlobalAvgPool(x)
 	b.layer("avgpool", x)

@@ -24,6 +24,7 @@ func cifarResNet(n int) func(*builder) {
 		x := b.conv("conv1", b.image(3, 32, 32), 16, 3, 1, 1)
 		b.layer("conv1", x)
 		x = g.ReLU(b.norm("bn1", x))
+		b.stage(x)
 		for stage, channels := range []int{16, 32, 64} {
 			for i := range n {
 				stride := 1
@@ -33,6 +34,7 @@ func cifarResNet(n int) func(*builder) {
 				x = optionABlock(b, fmt.Sprintf("layer%d.%d", stage+1, i), x, channels, stride)
 			}
 			b.layer(fmt.Sprintf("layer%d", stage+1), x)
+			b.stage(x)
 		}
 		x = g.GlobalAvgPool(x)
 		b.layer("avgpool", x)

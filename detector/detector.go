@@ -3,7 +3,7 @@
 //
 // A detector declares what it reads of a network (Needs), is fitted on ID training
 // images batch by batch, and then scores batches. It never runs the network
-// itself, so one pass over the data serves all detectors.
+// itself: package probe does, each thing once for all detectors.
 //
 // A score is higher the more ID an image looks, for every method. One file holds
 // one method and registers it in the table.
@@ -12,47 +12,10 @@ package detector
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"nac/coverage"
 	"nac/internal/safetensors"
 )
-
-// Needs says what a detector reads of each image. Logits and the penultimate
-// feature are always there.
-type Needs struct {
-	// Layers names the layers whose pooled states are read.
-	Layers []string
-	// Gradients tells whether the states' KL gradients are read; without it only
-	// the forward pass is needed.
-	Gradients bool
-}
-
-// Union returns what several detectors need together, layers in the order in
-// which they first appear.
-func Union(detectors []Detector) Needs {
-	var all Needs
-	for _, d := range detectors {
-		n := d.Needs()
-		all.Gradients = all.Gradients || n.Gradients
-		for _, l := range n.Layers {
-			if !slices.Contains(all.Layers, l) {
-				all.Layers = append(all.Layers, l)
-			}
-		}
-	}
-	return all
-}
-
-// Network is what a detector may know of the network before the first image.
-type Network struct {
-	Classes  int // K
-	Features int // F
-	// Channels is the number of neurons of each layer that is read.
-	Channels map[string]int
-	// Weight (K×F) and Bias (K) are the last linear layer: logits = Weight*feature + Bias.
-	Weight, Bias []float32
-}
 
 // Inputs are what the network yields for a batch of N images, row by row.
 type Inputs struct {
@@ -60,6 +23,8 @@ type Inputs struct {
 	Logits  []float32 // N×K
 	Feature []float32 // N×F
 	States  []coverage.States
+	Maps    []MapValues
+	Passes  []PassInputs
 	// Labels are the classes of ID training and validation images, negative if
 	// unknown. They are nil when scoring.
 	Labels []int
@@ -69,7 +34,9 @@ type Inputs struct {
 // batch of ID training images, End once, then Score any number of times. Score
 // may be called by many goroutines at once, the others may not.
 type Detector interface {
-	Needs() Needs
+	// Needs says what it reads in a phase. A network that lacks it is refused by
+	// Begin.
+	Needs(n Network, p Phase) Needs
 	// Begin is told about the network; it fails if the network lacks what the
 	// detector needs.
 	Begin(n Network) error
@@ -119,7 +86,7 @@ func Predictions(logits []float32, classes int, dst []int) {
 // to fit but the number of classes.
 type logitsOnly struct{ classes int }
 
-func (*logitsOnly) Needs() Needs { return Needs{} }
+func (*logitsOnly) Needs(Network, Phase) Needs { return Needs{} }
 
 func (d *logitsOnly) Begin(n Network) error {
 	if n.Classes < 1 {

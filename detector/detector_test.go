@@ -31,6 +31,7 @@ const (
 func (t toy) network() Network {
 	n := Network{
 		Classes: toyClasses, Features: toyFeatures, Channels: map[string]int{toyLayer: toyFeatures, toyEarly: toyEarlyNeurons},
+		Stages: toyStages, Convolutions: toyConvolutions, Std: [3]float32{0.2, 0.25, 0.3},
 		Weight: make([]float32, toyClasses*toyFeatures), Bias: make([]float32, toyClasses),
 	}
 	r := rand.New(rand.NewPCG(7, 7))
@@ -105,20 +106,7 @@ func toySettings() Settings {
 }
 
 // part returns some images of a batch.
-func part(in *Inputs, from, to int) *Inputs {
-	cut := func(v []float32) []float32 {
-		width := len(v) / in.N
-		return v[from*width : to*width]
-	}
-	p := &Inputs{N: to - from, Logits: cut(in.Logits), Feature: cut(in.Feature)}
-	if in.Labels != nil {
-		p.Labels = in.Labels[from:to]
-	}
-	for _, s := range in.States {
-		p.States = append(p.States, coverage.States{Layer: s.Layer, Z: cut(s.Z), G: cut(s.G)})
-	}
-	return p
-}
+func part(in *Inputs, from, to int) *Inputs { return in.Rows(from, to) }
 
 // tryFit makes all calls of fitting, in batches.
 func tryFit(d Detector, n Network, train, val *Inputs, batch int) error {
@@ -126,13 +114,13 @@ func tryFit(d Detector, n Network, train, val *Inputs, batch int) error {
 		return err
 	}
 	for i := 0; i < train.N; i += batch {
-		if err := d.Fit(part(train, i, min(i+batch, train.N))); err != nil {
+		if err := d.Fit(see(d, train.Rows(i, min(i+batch, train.N)), Fitting)); err != nil {
 			return err
 		}
 	}
 	if v, ok := d.(ValidationFitter); ok {
 		for i := 0; i < val.N; i += batch {
-			if err := v.FitValidation(part(val, i, min(i+batch, val.N))); err != nil {
+			if err := v.FitValidation(see(d, val.Rows(i, min(i+batch, val.N)), Fitting)); err != nil {
 				return err
 			}
 		}
@@ -160,7 +148,7 @@ func fitted(t *testing.T, key string, train, val *Inputs, batch int) Detector {
 func scores(t *testing.T, d Detector, in *Inputs) []float64 {
 	t.Helper()
 	s := make([]float64, in.N)
-	if err := d.Score(in, s); err != nil {
+	if err := d.Score(see(d, in, Scoring), s); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -193,7 +181,7 @@ func TestContract(t *testing.T) {
 			}
 			var single []float64
 			for i := range id.N {
-				single = append(single, scores(t, d, part(id, i, i+1))...)
+				single = append(single, scores(t, d, id.Rows(i, i+1))...)
 			}
 			if !slices.Equal(single, idScores) {
 				t.Error("scores depend on the batch they are in")
@@ -216,10 +204,10 @@ func TestContract(t *testing.T) {
 			if !slices.Equal(scores(t, loaded, id), idScores) {
 				t.Error("scores differ after saving and loading")
 			}
-			if err := d.Score(id, make([]float64, 3)); err == nil {
+			if err := d.Score(see(d, id, Scoring), make([]float64, 3)); err == nil {
 				t.Error("too little room for the scores is accepted")
 			}
-			short := *id
+			short := *see(d, id, Scoring)
 			short.Logits, short.States = id.Logits[:5], nil
 			if err := d.Score(&short, make([]float64, id.N)); err == nil {
 				t.Error("inputs that are too short are accepted")

@@ -30,8 +30,8 @@ const (
 	ended
 )
 
-func (*fitting) Needs() Needs         { return Needs{} }
-func (f *fitting) Settings() Settings { return f.settings() }
+func (*fitting) Needs(Network, Phase) Needs { return Needs{} }
+func (f *fitting) Settings() Settings       { return f.settings() }
 
 func (f *fitting) errorf(format string, args ...any) error {
 	return fmt.Errorf("detector: %s: %w", f.key, fmt.Errorf(format, args...))

@@ -40,7 +40,7 @@ func newNAC(p params) (Detector, error) {
 	return &nac{settings: p.all.Layers}, nil
 }
 
-func (d *nac) Needs() Needs {
+func (d *nac) Needs(Network, Phase) Needs {
 	var n Needs
 	for _, l := range d.settings {
 		n.Layers = append(n.Layers, l.Layer)

@@ -90,7 +90,7 @@ func (d *nacAuto) Settings() Settings {
 	return s
 }
 
-func (d *nacAuto) Needs() Needs {
+func (d *nacAuto) Needs(Network, Phase) Needs {
 	var n Needs
 	for _, l := range d.layers {
 		if d.phase != ended || !l.feature {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"nac/coverage"
 	"nac/internal/safetensors"
 )
 
@@ -113,11 +112,21 @@ func (d *fusion) Settings() Settings {
 	return s
 }
 
-func (d *fusion) Needs() Needs { return Union(d.parts) }
+// Needs has what scoring reads in both phases: images that are held out are scored
+// when fitting ends.
+func (d *fusion) Needs(n Network, _ Phase) Needs {
+	all := Union(d.parts, n, Fitting)
+	all.add(Union(d.parts, n, Scoring))
+	return all
+}
 
 func (d *fusion) Begin(n Network) error {
 	d.phase = fresh
-	for _, p := range d.parts {
+	for i, p := range d.parts {
+		if len(p.Needs(n, Scoring).Passes) > 0 {
+			// A pass may depend on what fitting is yet to find out.
+			return d.errorf("%s cannot be a part: it needs further passes of the network for images that are held out", d.keys[i])
+		}
 		if err := p.Begin(n); err != nil {
 			return d.errorf("%w", err)
 		}
@@ -140,18 +149,18 @@ func (d *fusion) Fit(in *Inputs) error {
 		if !take {
 			continue
 		}
-		if err := d.fit(in.rows(from, i)); err != nil {
+		if err := d.fit(in.Rows(from, i)); err != nil {
 			return err
 		}
 		from = i + 1
-		d.held = append(d.held, heldOut{priority, in.rows(i, i+1).clone()})
+		d.held = append(d.held, heldOut{priority, in.Rows(i, i+1).clone()})
 		for d.sample.full() {
 			if err := d.release(); err != nil {
 				return err
 			}
 		}
 	}
-	return d.fit(in.rows(from, in.N))
+	return d.fit(in.Rows(from, in.N))
 }
 
 // check makes sure that a batch can be cut into rows.
@@ -295,31 +304,15 @@ func (d *fusion) store(s *storage) {
 	}
 }
 
-// rows returns some images of a batch, which they share.
-func (in *Inputs) rows(from, to int) *Inputs {
-	if in.N == 0 || from == to {
-		return &Inputs{}
-	}
-	cut := func(v []float32) []float32 {
-		width := len(v) / in.N
-		return v[from*width : to*width]
-	}
-	out := &Inputs{N: to - from, Logits: cut(in.Logits), Feature: cut(in.Feature)}
-	if in.Labels != nil {
-		out.Labels = in.Labels[from:to]
-	}
-	for _, s := range in.States {
-		out.States = append(out.States, coverage.States{Layer: s.Layer, Z: cut(s.Z), G: cut(s.G)})
-	}
-	return out
-}
-
 func (in *Inputs) clone() *Inputs {
 	out := *in
 	out.Logits, out.Feature, out.Labels = slices.Clone(in.Logits), slices.Clone(in.Feature), slices.Clone(in.Labels)
-	out.States = nil
-	for _, s := range in.States {
-		out.States = append(out.States, coverage.States{Layer: s.Layer, Z: slices.Clone(s.Z), G: slices.Clone(s.G)})
+	out.States, out.Maps = slices.Clone(in.States), slices.Clone(in.Maps)
+	for i, s := range in.States {
+		out.States[i].Z, out.States[i].G = slices.Clone(s.Z), slices.Clone(s.G)
+	}
+	for i, m := range in.Maps {
+		out.Maps[i].Values = slices.Clone(m.Values)
 	}
 	return &out
 }

@@ -125,7 +125,7 @@ func TestNewerMethods(t *testing.T) {
 func TestNewerDegenerate(t *testing.T) {
 	m := newMade()
 	// A feature at the mean of the training features, and one of zeros.
-	constant := m.train.rows(0, 1)
+	constant := m.train.Rows(0, 1)
 	zeros := &Inputs{N: 1, Logits: make([]float32, 10), Feature: make([]float32, 64)}
 	equal := m.network
 	equal.Weight = make([]float32, len(equal.Weight))
@@ -160,7 +160,7 @@ func TestNewerDegenerate(t *testing.T) {
 	}
 	for key, says := range map[string]string{"nnguide": "K is 100", "vra": "no ID validation images", "relation": "no training images"} {
 		d, _ := New(key, Settings{})
-		train := m.train.rows(0, 50)
+		train := m.train.Rows(0, 50)
 		if key == "relation" {
 			train = &Inputs{}
 		}

@@ -206,3 +206,17 @@ func (j *inputGradientJob) run(ws *workspace, _, image, _ int, _ *scratch) {
 		}
 	}
 }
+
+// Convolutions returns the nodes that are convolutions of images, in order; linear
+// layers, which are convolutions of a pixel, are not among them.
+func (g *Graph) Convolutions() (nodes []*Node) {
+	for _, n := range g.nodes {
+		switch n.op.(type) {
+		case convOp, depthwiseOp:
+			if s := n.inputs[0].shape; s.H*s.W > 1 {
+				nodes = append(nodes, n)
+			}
+		}
+	}
+	return nodes
+}

@@ -292,19 +292,6 @@ func (d *Data) UseCache(c *states.Cache, base string) (used, absent []string, re
 	return used, absent, refused, err
 }
 
-// AllCached tells whether the runner needs no network: every set is read from a
-// cache.
-func (d *Data) AllCached() bool {
-	all := true
-	d.parts(func(_, _ string, s *Source, _ *[]int) {
-		if s != &d.ValOOD { // which a run does not score
-			_, ok := (*s).(*cached)
-			all = all && ok
-		}
-	})
-	return all
-}
-
 // subset is a Source of some images of another; nil indices mean all.
 type subset struct {
 	Source

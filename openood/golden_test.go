@@ -17,6 +17,7 @@ import (
 	"nac/internal/safetensors"
 	"nac/internal/shareddata"
 	"nac/metric"
+	"nac/probe"
 	"nac/search"
 	"nac/states"
 	"nac/weights"
@@ -70,7 +71,7 @@ func tables(t *testing.T, golden string) (r realTables) {
 type setup struct {
 	model   *arch.Model
 	network detector.Network
-	extract *arch.Extractor
+	probe   *probe.Probe
 	methods []Method
 }
 
@@ -103,10 +104,14 @@ func newSetup(t *testing.T, architecture, checkpoint string) setup {
 		}
 		s.methods = append(s.methods, Method{method.name, d})
 	}
-	if s.extract, err = m.NewExtractor(arch.Request{Layers: b.LayerNames(), Gradients: true}, 64, 0); err != nil {
+	var detectors []detector.Detector
+	for _, method := range s.methods {
+		detectors = append(detectors, method.Detector)
+	}
+	if s.probe, err = probe.New(m, probe.For(detectors...), probe.Options{MaxBatch: 64, Std: imageNetStd}); err != nil {
 		t.Fatal(err)
 	}
-	s.network = NetworkOf(m)
+	s.network = s.probe.Network()
 	return s
 }
 
@@ -155,7 +160,7 @@ func TestRealNetworksFromPixels(t *testing.T) {
 				Train: source(t, "main_train"), Val: source(t, "val"), Test: source(t, "val"),
 				Near: []Images{{"ood_val", source(t, "ood_val")}},
 			}
-			report, err := Run(context.Background(), data, s.network, s.extract, s.methods, nil)
+			report, err := Run(context.Background(), data, s.probe, s.methods, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -513,7 +518,7 @@ func TestRealNetworksFromFiles(t *testing.T) {
 				t.Errorf("absent sets are %s", got)
 			}
 			record := newRecorder(t)
-			report, err := Run(ctx, data, s.network, s.extract, append(s.methods, Method{"recorder", record}), nil)
+			report, err := Run(ctx, data, s.probe, append(s.methods, Method{"recorder", record}), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

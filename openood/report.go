@@ -95,12 +95,15 @@ type Overfit struct {
 	Warn          bool    `json:"warn"`
 }
 
-// MethodCost is the time of one detector over all sets, without the network, and
-// the size of what fitting left.
+// MethodCost is the time of one detector over all sets, without the pass of the
+// network that serves all, and the size of what fitting left.
 type MethodCost struct {
 	FitSeconds   float64 `json:"fit_seconds"`
 	ScoreSeconds float64 `json:"score_seconds"`
-	StateBytes   int64   `json:"state_bytes"`
+	// PassSeconds is the time of further passes of the network for scoring; that of one
+	// which detectors share counts for each.
+	PassSeconds float64 `json:"pass_seconds,omitempty"`
+	StateBytes  int64   `json:"state_bytes"`
 }
 
 // Stage is the cost of one set. WaitSeconds is the time the network stood still

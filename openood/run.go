@@ -17,9 +17,18 @@ import (
 	"nac/states"
 )
 
-// Extractor is what the runner needs of a network; arch.Extractor is one.
+// Extractor is what Extract needs of a network; arch.Extractor is one.
 type Extractor interface {
 	Run(images []float32, n int) (*arch.Batch, error)
+	MemoryBytes() int64
+}
+
+// Probe is what the runner needs of a network; probe.Probe is one.
+type Probe interface {
+	// Run computes what a phase needs of images; see probe.Probe.
+	Run(images []float32, n int, phase detector.Phase) (*detector.Inputs, error)
+	Network() detector.Network
+	Needs(phase detector.Phase) detector.Needs
 	MemoryBytes() int64
 }
 
@@ -49,14 +58,14 @@ type Estimate struct {
 
 // Run fits the methods on the training images and scores every set. It stops
 // with the context's error when that is done.
-func Run(ctx context.Context, data *Data, network detector.Network, extract Extractor, methods []Method, progress Progress) (*Report, error) {
+func Run(ctx context.Context, data *Data, network Probe, methods []Method, progress Progress) (*Report, error) {
 	if len(methods) == 0 {
 		return nil, errors.New("openood: no detectors")
 	}
 	if data.Test == nil {
 		return nil, errors.New("openood: no ID test images")
 	}
-	r := &runner{ctx: ctx, network: network, extract: extract, methods: methods, progress: progress}
+	r := &runner{ctx: ctx, network: network.Network(), probe: network, methods: methods, progress: progress}
 	r.report.Absent, r.report.Partial, r.report.Cache = data.Absent, data.Partial, data.CacheDir
 	r.cost = make([]MethodCost, len(methods))
 	if err := r.estimate(data); err != nil {
@@ -103,7 +112,7 @@ func Run(ctx context.Context, data *Data, network detector.Network, extract Extr
 type runner struct {
 	ctx      context.Context
 	network  detector.Network
-	extract  Extractor
+	probe    Probe
 	methods  []Method
 	progress Progress
 	report   Report
@@ -133,7 +142,11 @@ func (r *runner) estimate(data *Data) error {
 	// Of a set that is not in a cache; if all are, there is no network to time.
 	first, indices, found := data.Train, data.TrainIndices, false
 	data.parts(func(_, _ string, s *Source, i *[]int) {
-		if _, ok := (*s).(*cached); !ok && !found && s != &data.ValOOD {
+		phase := detector.Scoring
+		if s == &data.Train {
+			phase = detector.Fitting
+		}
+		if _, ok := (*s).(*cached); (!ok || r.probe.Needs(phase).Images()) && !found && s != &data.ValOOD {
 			first, indices, found = *s, *i, true
 		}
 	})
@@ -153,14 +166,14 @@ func (r *runner) estimate(data *Data) error {
 	var took time.Duration
 	for range 2 {
 		start := time.Now()
-		if _, err := r.extract.Run(b.Images, b.N); err != nil {
+		if _, err := r.probe.Run(b.Images, b.N, detector.Fitting); err != nil {
 			return err
 		}
 		took = time.Since(start)
 	}
 	e := Estimate{Images: images, ImagesPerSecond: float64(b.N) / took.Seconds()}
 	e.Seconds = float64(images) / e.ImagesPerSecond
-	e.MemoryBytes = r.extract.MemoryBytes() + data.Train.MemoryBytes()
+	e.MemoryBytes = r.probe.MemoryBytes() + data.Train.MemoryBytes()
 	r.estimated(data, e)
 	return nil
 }
@@ -189,7 +202,7 @@ func (r *runner) layerSettings() (s []coverage.LayerSettings) {
 }
 
 // each runs the network over a set and gives every batch to f.
-func (r *runner) each(name string, s Source, indices []int, f func(b *imageset.Batch, in *detector.Inputs) error) error {
+func (r *runner) each(name string, phase detector.Phase, s Source, indices []int, f func(b *imageset.Batch, in *detector.Inputs) error) error {
 	total := len(indices)
 	if indices == nil {
 		total = len(s.Labels())
@@ -200,7 +213,11 @@ func (r *runner) each(name string, s Source, indices []int, f func(b *imageset.B
 		defer r.progress.End()
 	}
 	if c, ok := s.(*cached); ok {
-		return r.eachCached(stage, c, f)
+		needs := r.probe.Needs(phase)
+		if !needs.Images() {
+			return r.eachCached(stage, c, needs, f)
+		}
+		s = &c.subset // a cache has not all that is needed
 	}
 	stream := s.Open(r.ctx, indices)
 	defer stream.Close()
@@ -216,13 +233,13 @@ func (r *runner) each(name string, s Source, indices []int, f func(b *imageset.B
 			return err
 		}
 		start = time.Now()
-		out, err := r.extract.Run(b.Images, b.N)
+		in, err := r.probe.Run(b.Images, b.N, phase)
 		if err != nil {
 			return fmt.Errorf("openood: %s: %w", name, err)
 		}
 		stage.NetworkSeconds += time.Since(start).Seconds()
 		start = time.Now()
-		if err := f(b, r.take(out)); err != nil {
+		if err := f(b, in); err != nil {
 			return fmt.Errorf("openood: %s: %w", name, err)
 		}
 		stage.DetectorSeconds += time.Since(start).Seconds()
@@ -247,14 +264,10 @@ func (r *runner) each(name string, s Source, indices []int, f func(b *imageset.B
 }
 
 // eachCached is each for a set that is read from a cache.
-func (r *runner) eachCached(stage Stage, c *cached, f func(b *imageset.Batch, in *detector.Inputs) error) error {
+func (r *runner) eachCached(stage Stage, c *cached, needs detector.Needs, f func(b *imageset.Batch, in *detector.Inputs) error) error {
 	stage.Cached = true
-	var detectors []detector.Detector
-	for _, m := range r.methods {
-		detectors = append(detectors, m.Detector)
-	}
 	begin := time.Now()
-	err := c.outputs(r.ctx, detector.Union(detectors), func(b *imageset.Batch, out *arch.Batch) error {
+	err := c.outputs(r.ctx, needs, func(b *imageset.Batch, out *arch.Batch) error {
 		start := time.Now()
 		if err := f(b, r.take(out)); err != nil {
 			return fmt.Errorf("openood: %s: %w", stage.Set, err)
@@ -278,7 +291,7 @@ func (r *runner) eachCached(stage Stage, c *cached, f func(b *imageset.Batch, in
 	return nil
 }
 
-// take makes a network's output a detector's input.
+// take makes what a cache holds of images a detector's input.
 func (r *runner) take(out *arch.Batch) *detector.Inputs {
 	in := &r.inputs
 	in.N, in.Logits, in.Feature, in.Labels = out.N, out.Logits, out.Feature, nil
@@ -295,7 +308,7 @@ func (r *runner) fit(data *Data) error {
 			return err
 		}
 	}
-	err := r.each("train", data.Train, data.TrainIndices, func(b *imageset.Batch, in *detector.Inputs) error {
+	err := r.each("train", detector.Fitting, data.Train, data.TrainIndices, func(b *imageset.Batch, in *detector.Inputs) error {
 		if err := finite(in.Logits); err != nil {
 			return err
 		}
@@ -331,7 +344,7 @@ func (r *runner) fitValidation(data *Data) error {
 	if !r.learnsFromValidation() {
 		return nil
 	}
-	return r.each("val, to fit", data.Val, nil, func(b *imageset.Batch, in *detector.Inputs) error {
+	return r.each("val, to fit", detector.Fitting, data.Val, nil, func(b *imageset.Batch, in *detector.Inputs) error {
 		if err := finite(in.Logits); err != nil {
 			return err
 		}
@@ -365,7 +378,7 @@ func (r *runner) score(name string, s Source, indices []int) (*SetScores, error)
 	for _, m := range r.methods {
 		set.Scores = append(set.Scores, MethodScores{Key: m.Key})
 	}
-	err := r.each(name, s, indices, func(b *imageset.Batch, in *detector.Inputs) error {
+	err := r.each(name, detector.Scoring, s, indices, func(b *imageset.Batch, in *detector.Inputs) error {
 		if err := finite(in.Logits); err != nil {
 			return err
 		}
@@ -388,10 +401,24 @@ func (r *runner) score(name string, s Source, indices []int) (*SetScores, error)
 			set.Scores[i].Values = dst
 			r.cost[i].ScoreSeconds += time.Since(start).Seconds()
 		}
+		r.addPasses(in)
 		return nil
 	})
 	r.report.Scores = append(r.report.Scores, set)
 	return set, err
+}
+
+// addPasses adds the time of the further passes to each method that asked for them.
+func (r *runner) addPasses(in *detector.Inputs) {
+	for _, p := range in.Passes {
+		for i, m := range r.methods {
+			for _, f := range m.Detector.Needs(r.network, detector.Scoring).Passes {
+				if f.Pass == p.Pass {
+					r.cost[i].PassSeconds += p.Seconds
+				}
+			}
+		}
+	}
 }
 
 // finite guards against a network that overflows: its scores would sort
@@ -493,16 +520,3 @@ func overfit(sub, val []float64) (*Overfit, error) {
 // overfitMargin is how far from 0.5 the check may stray: a network is a little
 // surer of images it was trained on.
 const overfitMargin = 0.05
-
-// NetworkOf describes a model to detectors.
-func NetworkOf(m *arch.Model) detector.Network {
-	head := m.Head()
-	n := detector.Network{
-		Classes: m.Classes, Features: m.Features, Weight: head.Weight, Bias: head.Bias,
-		Channels: map[string]int{},
-	}
-	for _, l := range m.Layers {
-		n.Channels[l.Name] = l.Channels
-	}
-	return n
-}

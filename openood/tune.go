@@ -8,6 +8,7 @@ import (
 	"nac/detector"
 	"nac/imageset"
 	"nac/metric"
+	"nac/probe"
 )
 
 // Tuned is what a parameter search found for one method.
@@ -30,14 +31,15 @@ type Trial struct {
 
 // Tune chooses settings as OpenOOD's automatic parameter search does, by the AUROC of
 // ID validation images against OOD validation images, for those of the methods that have
-// a sweep: see detector.Sweep. The network runs once over the training and validation images,
+// a sweep: see detector.Sweep. open makes the network of what they need; it runs once over the training and validation images,
 // and each of them is fitted on and scored by all methods with all their settings.
 // Methods for which no settings work keep those given, for Run to say why.
-func Tune(ctx context.Context, data *Data, network detector.Network, extract Extractor, keys []string, given detector.Settings, progress Progress) ([]Tuned, error) {
+func Tune(ctx context.Context, data *Data, open func(probe.Needs) (Probe, error), keys []string, given detector.Settings, progress Progress) ([]Tuned, error) {
 	if data.ValOOD == nil {
 		return nil, errors.New("openood: a parameter search needs OOD validation images; there are none")
 	}
-	r := &runner{ctx: ctx, network: network, extract: extract, progress: progress}
+	r := &runner{ctx: ctx, progress: progress}
+	var detectors []detector.Detector
 	var all []*tried
 	for _, key := range keys {
 		variants, err := detector.SweepVariants(key, given)
@@ -50,9 +52,14 @@ func Tune(ctx context.Context, data *Data, network detector.Network, extract Ext
 			if _, ok := v.Detector.(detector.ValidationFitter); ok {
 				m.Detector = triedOnValidation{t}
 			}
-			all, r.methods = append(all, t), append(r.methods, m)
+			all, r.methods, detectors = append(all, t), append(r.methods, m), append(detectors, v.Detector)
 		}
 	}
+	network, err := open(probe.For(detectors...))
+	if err != nil {
+		return nil, err
+	}
+	r.network, r.probe = network.Network(), network
 	r.cost = make([]MethodCost, len(r.methods))
 	if err := r.fit(data); err != nil {
 		return nil, err
@@ -61,7 +68,7 @@ func Tune(ctx context.Context, data *Data, network detector.Network, extract Ext
 		name   string
 		source Source
 	}{{"val", data.Val}, {"val_ood", data.ValOOD}} {
-		err := r.each(set.name, set.source, nil, func(_ *imageset.Batch, in *detector.Inputs) error {
+		err := r.each(set.name, detector.Scoring, set.source, nil, func(_ *imageset.Batch, in *detector.Inputs) error {
 			if err := finite(in.Logits); err != nil {
 				return err
 			}

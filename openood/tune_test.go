@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"nac/arch"
 	"nac/detector"
 	"nac/metric"
+	"nac/probe"
 )
 
 // linear is a network of one linear layer: images are their own features.
@@ -26,9 +26,9 @@ func newLinear(classes, features int, random *rand.Rand) *linear {
 	return l
 }
 
-func (l *linear) Run(images []float32, n int) (*arch.Batch, error) {
+func (l *linear) Run(images []float32, n int, _ detector.Phase) (*detector.Inputs, error) {
 	l.runs += n
-	b := &arch.Batch{N: n, Feature: images}
+	b := &detector.Inputs{N: n, Feature: images}
 	for i := range n {
 		for k := range l.Classes {
 			sum := float32(0)
@@ -42,6 +42,13 @@ func (l *linear) Run(images []float32, n int) (*arch.Batch, error) {
 }
 
 func (*linear) MemoryBytes() int64 { return 0 }
+
+func (*linear) Needs(detector.Phase) detector.Needs { return detector.Needs{} }
+
+// prober is a linear as a Probe.
+type prober struct{ *linear }
+
+func (p prober) Network() detector.Network { return p.linear.Network }
 
 // images are n features near the weights of a class, or of none.
 func (l *linear) images(name string, n int, id bool, random *rand.Rand) Source {
@@ -77,8 +84,12 @@ func TestTune(t *testing.T) {
 	settings := 0
 	for _, m := range detector.Methods() {
 		if slices.ContainsFunc(m.Params, func(p detector.Param) bool { return len(p.Sweep) > 0 && m.Key != "nnguide" }) {
-			if d, err := detector.New(m.Key, detector.Settings{}); err != nil || len(detector.Union([]detector.Detector{d}).Layers) > 0 {
-				continue // reads layers, of which this network has none
+			d, err := detector.New(m.Key, detector.Settings{})
+			if err != nil {
+				continue
+			}
+			if needs := d.Needs(l.Network, detector.Scoring); needs.Images() || len(needs.Layers) > 0 {
+				continue // reads layers or further passes, of which this network has none
 			}
 			keys = append(keys, m.Key)
 			settings += len(detector.Sweep(m.Key, detector.Settings{}))
@@ -89,7 +100,8 @@ func TestTune(t *testing.T) {
 			t.Errorf("%s has no sweep", key)
 		}
 	}
-	found, err := Tune(t.Context(), data, l.Network, l, keys, detector.Settings{}, nil)
+	open := func(probe.Needs) (Probe, error) { return prober{l}, nil }
+	found, err := Tune(t.Context(), data, open, keys, detector.Settings{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,8 +114,9 @@ func TestTune(t *testing.T) {
 	}
 	batch := func(s Source) *detector.Inputs {
 		src := s.(*tensors)
-		out, _ := l.Run(src.images, len(src.labels))
-		return &detector.Inputs{N: out.N, Logits: out.Logits, Feature: out.Feature, Labels: src.labels}
+		in, _ := l.Run(src.images, len(src.labels), detector.Fitting)
+		in.Labels = src.labels
+		return in
 	}
 	train, val, ood := batch(data.Train), batch(data.Val), batch(data.ValOOD)
 	for i, f := range found {
@@ -141,7 +154,7 @@ func TestTune(t *testing.T) {
 		}
 	}
 	data.ValOOD = nil
-	if _, err := Tune(t.Context(), data, l.Network, l, keys, detector.Settings{}, nil); err == nil || !strings.Contains(err.Error(), "OOD validation images") {
+	if _, err := Tune(t.Context(), data, open, keys, detector.Settings{}, nil); err == nil || !strings.Contains(err.Error(), "OOD validation images") {
 		t.Errorf("without OOD validation images: %v", err)
 	}
 }

@@ -7,9 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nac/arch"
 	"nac/detector"
 	"nac/openood"
+	"nac/probe"
 )
 
 // apsFlags have a benchmark choose settings before it runs.
@@ -70,8 +70,8 @@ func swept(keys []string) (some []string) {
 
 // tuneOthers searches the sweeps of detectors other than nac. It returns what it
 // found, and a note on each.
-func tuneOthers(ctx context.Context, keys []string, given detector.Settings, data *openood.Data, m *arch.Model, extract openood.Extractor, progress openood.Progress) ([]openood.Tuned, []string, error) {
-	tuned, err := openood.Tune(ctx, data, openood.NetworkOf(m), extract, keys, given, progress)
+func tuneOthers(ctx context.Context, keys []string, given detector.Settings, data *openood.Data, open func(probe.Needs) (openood.Probe, error), progress openood.Progress) ([]openood.Tuned, []string, error) {
+	tuned, err := openood.Tune(ctx, data, open, keys, given, progress)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"nac/imageset"
 	"nac/internal/kernel"
 	"nac/openood"
+	"nac/probe"
 	"nac/report"
 )
 
@@ -217,8 +218,8 @@ func (j *job) one(ctx context.Context, checkpoint string, stderr io.Writer) (*op
 	if err != nil {
 		return nil, nil, err
 	}
-	needs := needsOf(methods)
-	for _, l := range needs.Layers {
+	needs := probe.For(detectorsOf(methods)...)
+	for _, l := range needs(probe.NetworkOf(m, j.transform.Std), detector.Scoring).Layers {
 		if _, err := m.Layer(l); err != nil {
 			return nil, nil, usagef("--layers: %w", err)
 		}
@@ -256,9 +257,10 @@ func (j *job) one(ctx context.Context, checkpoint string, stderr io.Writer) (*op
 		if methods, err = j.methodsOf(settings, nil); err != nil {
 			return nil, nil, err
 		}
-		needs, notes = needsOf(methods), append(slices.Clone(notes), note)
+		needs, notes = probe.For(detectorsOf(methods)...), append(slices.Clone(notes), note)
 	}
-	said, err := j.use(data, from, j.benchmark.Name, needs)
+	options := probe.Options{Kernel: j.kernel, MaxBatch: j.batch, Workers: j.workers, Std: j.transform.Std}
+	said, err := j.use(data, from, j.benchmark.Name, needs(probe.NetworkOf(m, j.transform.Std), detector.Scoring))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -267,22 +269,23 @@ func (j *job) one(ctx context.Context, checkpoint string, stderr io.Writer) (*op
 			return nil, nil, err
 		}
 	}
-	extract, err := m.NewExtractor(arch.Request{Layers: needs.Layers, Gradients: needs.Gradients, Kernel: j.kernel}, j.batch, j.workers)
-	if err != nil {
-		return nil, nil, err
-	}
 	var tuned []openood.Tuned
 	if others := swept(j.detectors); j.aps && len(others) > 0 {
 		var said []string
-		if tuned, said, err = tuneOthers(ctx, others, settings, data, m, extract, progress); err != nil {
+		open := func(needs probe.Needs) (openood.Probe, error) { return probe.New(m, needs, options) }
+		if tuned, said, err = tuneOthers(ctx, others, settings, data, open, progress); err != nil {
 			return nil, nil, err
 		}
 		if methods, err = j.methodsOf(settings, tuned); err != nil {
 			return nil, nil, err
 		}
-		notes = slices.Concat(notes, said)
+		needs, notes = probe.For(detectorsOf(methods)...), slices.Concat(notes, said)
 	}
-	result, err := openood.Run(ctx, data, openood.NetworkOf(m), extract, methods, progress)
+	network, err := probe.New(m, needs, options)
+	if err != nil {
+		return nil, nil, err
+	}
+	result, err := openood.Run(ctx, data, network, methods, progress)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -319,12 +322,12 @@ func (j *job) methodsOf(given detector.Settings, tuned []openood.Tuned) ([]openo
 	return methods, nil
 }
 
-func needsOf(methods []openood.Method) detector.Needs {
+func detectorsOf(methods []openood.Method) []detector.Detector {
 	var detectors []detector.Detector
 	for _, m := range methods {
 		detectors = append(detectors, m.Detector)
 	}
-	return detector.Union(detectors)
+	return detectors
 }
 
 // checkLabels finds a checkpoint of another data set: its accuracy would be a

@@ -1,0 +1,254 @@
+// Package probe runs a network for detectors: what several of them need of it is
+// computed once for all.
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"time"
+
+	"nac/arch"
+	"nac/coverage"
+	"nac/detector"
+)
+
+// Options are how a probe runs.
+type Options struct {
+	// Kernel names the instruction set; see arch.Request.
+	Kernel string
+	// MaxBatch is the most images of a run; Workers is the number of goroutines, 0 for
+	// all processors.
+	MaxBatch, Workers int
+	// Std is what the images' channels were divided by, zero if it is unknown.
+	Std [3]float32
+}
+
+// Needs tells what is needed of a network in a phase; see For.
+type Needs = func(detector.Network, detector.Phase) detector.Needs
+
+// For returns what the detectors need together.
+func For(detectors ...detector.Detector) Needs {
+	return func(n detector.Network, p detector.Phase) detector.Needs {
+		return detector.Union(detectors, n, p)
+	}
+}
+
+// NetworkOf describes a model to detectors; std is as in Options.
+func NetworkOf(m *arch.Model, std [3]float32) detector.Network {
+	head := m.Head()
+	n := detector.Network{
+		Classes: m.Classes, Features: m.Features, Weight: head.Weight, Bias: head.Bias,
+		Channels: map[string]int{}, Std: std,
+	}
+	for _, l := range m.Layers {
+		n.Channels[l.Name] = l.Channels
+	}
+	for _, l := range m.Stages() {
+		n.Stages = append(n.Stages, detector.Layer(l))
+	}
+	for _, l := range m.Convolutions() {
+		n.Convolutions = append(n.Convolutions, detector.Layer(l))
+	}
+	return n
+}
+
+// Probe runs a model. It is not for concurrent use; a model may have several.
+type Probe struct {
+	model   *arch.Model
+	options Options
+	network detector.Network
+	places  map[string]detector.Layer
+	plans   [2]*plan // by detector.Phase
+}
+
+// plan is how the needs of a phase are met.
+type plan struct {
+	needs  detector.Needs
+	first  *arch.Extractor
+	maps   []detector.Map // of first: those needed, and those that passes start from
+	passes []*pass
+	in     detector.Inputs
+}
+
+// pass is a further run of the network.
+type pass struct {
+	detector.Further
+	loss   *arch.Extractor // yields the gradient that an image is moved along
+	second *arch.Extractor
+	given  []float32 // moved images
+	in     detector.Inputs
+}
+
+// New plans what is needed of a model in both phases. It fails if the model lacks some
+// of it.
+func New(m *arch.Model, needs Needs, o Options) (*Probe, error) {
+	p := &Probe{model: m, options: o, network: NetworkOf(m, o.Std), places: map[string]detector.Layer{}}
+	for _, l := range slices.Concat(m.Layers, m.Stages(), m.Convolutions()) {
+		p.places[l.Name] = detector.Layer(l)
+	}
+	for i := range p.plans {
+		of := needs(p.network, detector.Phase(i))
+		if i > 0 && reflect.DeepEqual(of, p.plans[0].needs) {
+			p.plans[i] = p.plans[0]
+			continue
+		}
+		var err error
+		if p.plans[i], err = p.plan(of); err != nil {
+			return nil, err
+		}
+	}
+	// One run serves both phases where they differ in further passes alone.
+	a, b := p.plans[detector.Fitting], p.plans[detector.Scoring]
+	if slices.Equal(a.needs.Layers, b.needs.Layers) && a.needs.Gradients == b.needs.Gradients && slices.Equal(a.maps, b.maps) {
+		b.first = a.first
+	}
+	return p, nil
+}
+
+func (p *Probe) plan(needs detector.Needs) (*plan, error) {
+	l := &plan{needs: needs, maps: slices.Clone(needs.Maps)}
+	for _, f := range needs.Passes {
+		q := &pass{Further: f}
+		r := arch.Request{Bare: !f.Logits, From: f.Pass.From}
+		var err error
+		if r.Maps, err = p.requested(f.Maps); err != nil {
+			return nil, err
+		}
+		switch {
+		case f.Pass.Change != nil:
+			if start := f.Pass.Start(); !slices.Contains(l.maps, start) {
+				l.maps = append(l.maps, start)
+			}
+		case f.Pass.Move != nil:
+			loss := &arch.Loss{Layer: f.Pass.Loss.Layer(), Gradient: f.Pass.Loss.Gradient}
+			if q.loss, err = p.extractor(arch.Request{Bare: true, Loss: loss}); err != nil {
+				return nil, err
+			}
+			q.given = make([]float32, p.options.MaxBatch*p.imageSize())
+		}
+		if q.second, err = p.extractor(r); err != nil {
+			return nil, err
+		}
+		l.passes = append(l.passes, q)
+	}
+	maps, err := p.requested(l.maps)
+	if err != nil {
+		return nil, err
+	}
+	l.first, err = p.extractor(arch.Request{Layers: needs.Layers, Gradients: needs.Gradients, Maps: maps})
+	return l, err
+}
+
+func (p *Probe) extractor(r arch.Request) (*arch.Extractor, error) {
+	r.Kernel = p.options.Kernel
+	return p.model.NewExtractor(r, p.options.MaxBatch, p.options.Workers)
+}
+
+// requested translates maps for the network.
+func (p *Probe) requested(maps []detector.Map) (r []arch.Map, err error) {
+	for _, m := range maps {
+		layer, ok := p.places[m.Layer]
+		if !ok {
+			return nil, fmt.Errorf("probe: %s has no layer, stage or convolution %q", p.model.Name, m.Layer)
+		}
+		r = append(r, arch.Map{Layer: m.Layer, Size: m.Reduction.Size(layer), Reduce: func(activation, dst []float32) {
+			m.Reduction.Reduce(activation, layer, dst)
+		}})
+	}
+	return r, nil
+}
+
+func (p *Probe) imageSize() int {
+	return p.model.InputSize[0] * p.model.InputSize[1] * p.model.InputSize[2]
+}
+
+// Network describes the model.
+func (p *Probe) Network() detector.Network { return p.network }
+
+// Needs returns what is computed in a phase.
+func (p *Probe) Needs(phase detector.Phase) detector.Needs { return p.plans[phase].needs }
+
+// Run computes what a phase needs of the first n images, given as float32 NCHW. The
+// result, without labels, is valid until the next run. What an image yields does not
+// depend on the others.
+func (p *Probe) Run(images []float32, n int, phase detector.Phase) (*detector.Inputs, error) {
+	l := p.plans[phase]
+	out, err := l.first.Run(images, n)
+	if err != nil {
+		return nil, err
+	}
+	take(&l.in, out, l.maps)
+	l.in.Passes = l.in.Passes[:0]
+	for _, q := range l.passes {
+		start := time.Now()
+		if err := p.run(q, images, n, &l.in); err != nil {
+			return nil, err
+		}
+		l.in.Passes = append(l.in.Passes, detector.PassInputs{Pass: q.Pass, Inputs: &q.in, Seconds: time.Since(start).Seconds()})
+	}
+	return &l.in, nil
+}
+
+// run makes a further pass.
+func (p *Probe) run(q *pass, images []float32, n int, first *detector.Inputs) error {
+	given := images
+	switch {
+	case q.Pass.Change != nil:
+		i := slices.IndexFunc(first.Maps, func(m detector.MapValues) bool { return m.Map == q.Pass.Start() })
+		given = first.Maps[i].Values
+	case q.loss != nil:
+		out, err := q.loss.Run(images, n)
+		if err != nil {
+			return err
+		}
+		size := p.imageSize()
+		for i := range n {
+			gradient := out.InputGradient[i*size:][:size]
+			if slices.ContainsFunc(gradient, func(v float32) bool { return v != v || math.IsInf(float64(v), 0) }) {
+				return errors.New("probe: the gradient of an image is not finite; are checkpoint, mean and std the right ones?")
+			}
+			q.Pass.Move.Apply(images[i*size:][:size], gradient, q.given[i*size:][:size], p.model.InputSize[0])
+		}
+		given = q.given
+	}
+	out, err := q.second.Run(given, n)
+	if err != nil {
+		return err
+	}
+	take(&q.in, out, q.Maps)
+	return nil
+}
+
+// take makes a network's output a detector's input.
+func take(in *detector.Inputs, out *arch.Batch, maps []detector.Map) {
+	in.N, in.Logits, in.Feature, in.Labels = out.N, out.Logits, out.Feature, nil
+	in.States, in.Maps = in.States[:0], in.Maps[:0]
+	for _, s := range out.States {
+		in.States = append(in.States, coverage.States{Layer: s.Name, Z: s.Z, G: s.G})
+	}
+	for i, m := range maps {
+		in.Maps = append(in.Maps, detector.MapValues{Map: m, Values: out.Maps[i]})
+	}
+}
+
+// MemoryBytes is what the probe holds: working memory and packed weights.
+func (p *Probe) MemoryBytes() (n int64) {
+	held := map[*arch.Extractor]bool{}
+	for _, l := range p.plans {
+		held[l.first] = true
+		for _, q := range l.passes {
+			held[q.second] = true
+			if q.loss != nil {
+				held[q.loss] = true
+				n += 4 * int64(len(q.given))
+			}
+		}
+	}
+	for e := range held {
+		n += e.MemoryBytes()
+	}
+	return n
+}
