@@ -136,7 +136,7 @@ func TestHostileInputs(t *testing.T) {
 
 // fitsNothing tells whether a method does not look at training images at all.
 func fitsNothing(key string) bool {
-	return slices.Contains([]string{"msp", "mls", "ebo", "entropy"}, key)
+	return slices.Contains([]string{"msp", "mls", "ebo", "entropy", "odin", "rankfeat"}, key)
 }
 
 // tryAll fits and scores. Scores that are not finite fail the test.
@@ -155,7 +155,7 @@ func tryAll(t *testing.T, key string, n Network, s Settings, train, val, in *Inp
 		return err
 	}
 	dst := make([]float64, in.N)
-	if err := d.Score(in, dst); err != nil {
+	if err := d.Score(see(d, in, Scoring), dst); err != nil {
 		return err
 	}
 	for i, v := range dst {
@@ -229,13 +229,13 @@ func TestSweepVariants(t *testing.T) {
 			for i, s := range v.Settings {
 				v.Use(i)
 				got, want := make([]float64, id.N), make([]float64, id.N)
-				err := v.Detector.Score(id, got)
+				err := v.Detector.Score(see(v.Detector, id, Scoring), got)
 				d, alone := New(key, s)
 				if alone == nil {
 					alone = tryFit(d, in.network(), train, val, 64)
 				}
 				if alone == nil {
-					alone = d.Score(id, want)
+					alone = d.Score(see(d, id, Scoring), want)
 				}
 				if (err == nil) != (alone == nil) || err == nil && !slices.Equal(got, want) {
 					t.Errorf("%s %v: %v and %v differ from those of a detector of its own (%v, %v)", key, s.Params, got[:2], want[:2], err, alone)

@@ -6,6 +6,7 @@ import (
 
 	"nac/arch"
 	"nac/detector"
+	"nac/probe"
 )
 
 // One pass over the data serves all detectors: together they must not cost much more
@@ -52,12 +53,11 @@ func BenchmarkDetectors(b *testing.B) {
 				}
 				methods, detectors = append(methods, Method{key, d}), append(detectors, d)
 			}
-			needs := detector.Union(detectors)
-			extract, err := m.NewExtractor(arch.Request{Layers: needs.Layers, Gradients: needs.Gradients}, 64, 0)
+			network, err := probe.New(m, probe.For(detectors...), probe.Options{MaxBatch: 64, Std: [3]float32{1, 1, 1}})
 			if err != nil {
 				b.Fatal(err)
 			}
-			if _, err := Run(b.Context(), data, NetworkOf(m), extract, methods, nil); err != nil {
+			if _, err := Run(b.Context(), data, network, methods, nil); err != nil {
 				b.Fatal(err)
 			}
 		}
