@@ -19,8 +19,11 @@ import (
 type Detector struct {
 	info   Info
 	fitted detector.Detector
-	ref    reference
-	cal    *calibration
+	// storing is held while fitted is stored, which some methods write to for that, and
+	// for reading while it scores.
+	storing *sync.RWMutex
+	ref     reference
+	cal     *calibration
 
 	engine  *engine // nil if loaded without a model
 	network *arch.Model
@@ -206,7 +209,10 @@ func (d *Detector) results(in *detector.Inputs, dst []Result) error {
 		r.ClassName = d.className(r.Class)
 	}
 	scores := make([]float64, in.N)
-	if err := d.fitted.Score(in, scores); err != nil {
+	d.storing.RLock()
+	err := d.fitted.Score(in, scores)
+	d.storing.RUnlock()
+	if err != nil {
 		return err
 	}
 	for i := range dst {

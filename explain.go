@@ -114,6 +114,8 @@ func (d *Detector) Explain(ctx context.Context, img *imageset.Image) (*Explanati
 			return err
 		}
 		e.Result = one[0]
+		d.storing.RLock()
+		defer d.storing.RUnlock()
 		neurons, err = explainer.Neurons(in)
 		return err
 	})

@@ -10,6 +10,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 
 	"nac/detector"
 	"nac/internal/safetensors"
@@ -62,7 +63,9 @@ func (d *Detector) Save(path string) error {
 }
 
 func (d *Detector) tensors() ([]safetensors.Tensor, error) {
+	d.storing.Lock()
 	found, err := detector.Tensors(d.fitted)
+	d.storing.Unlock()
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +172,7 @@ func load(path string) (*Detector, error) {
 	if got := sum.hex(); got != meta["sha256"] {
 		return nil, fmt.Errorf("the file is damaged: its checksum is %.12s..., it should be %.12s", got, meta["sha256"])
 	}
-	d := &Detector{}
+	d := &Detector{storing: &sync.RWMutex{}}
 	if err := json.Unmarshal([]byte(meta["info"]), &d.info); err != nil {
 		return nil, fmt.Errorf("info: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"sync"
 
 	"nac/detector"
 	"nac/imageset"
@@ -390,7 +391,7 @@ func (f *fitter) choose() (int, error) {
 // calibrate scores the held-out images.
 func (f *fitter) calibrate(fitted detector.Detector) (*Detector, error) {
 	f.info.Settings = fitted.Settings()
-	d := &Detector{info: f.info, fitted: fitted}
+	d := &Detector{info: f.info, fitted: fitted, storing: &sync.RWMutex{}}
 	if err := d.attach(f.model); err != nil {
 		return nil, err
 	}
