@@ -48,7 +48,7 @@ func TestWatchOnce(t *testing.T) {
 	if code, out, stderr := call(t, "watch", detector, inbox, "--once"); code != exitPartial || !strings.Contains(stderr, "broken.png") {
 		t.Errorf("broken: exit code %d, %s%s", code, out, stderr)
 	}
-	put("test_ankle_boot", 60)
+	put("test_bag", 60)
 	if code, out, stderr := call(t, "watch", detector, inbox, "--once", "--run-length", "1000"); code != exitDrift || !strings.Contains(stderr, "images have changed") {
 		t.Errorf("other images: exit code %d, %s%s", code, out, stderr)
 	}
