@@ -28,7 +28,7 @@ type Detector struct {
 	engine  *engine // nil if loaded without a model
 	network *arch.Model
 	spatial *spatial
-	buffers *sync.Pool // of []float32, one image
+	buffers *sync.Pool // of *[]float32, one image
 }
 
 // Info says what a detector is.
@@ -107,7 +107,7 @@ func (d *Detector) attach(m *Model) error {
 		return err
 	}
 	d.engine, d.network, d.spatial = e, m.network, &spatial{}
-	d.buffers = &sync.Pool{New: func() any { return make([]float32, e.size) }}
+	d.buffers = &sync.Pool{New: func() any { input := make([]float32, e.size); return &input }}
 	return nil
 }
 
@@ -166,8 +166,9 @@ func (d *Detector) Score(ctx context.Context, img *imageset.Image) (Result, erro
 	if d.engine == nil {
 		return Result{}, fmt.Errorf("nac: %w", ErrNoModel)
 	}
-	input := d.buffers.Get().([]float32)
-	defer d.buffers.Put(input)
+	buffer := d.buffers.Get().(*[]float32)
+	defer d.buffers.Put(buffer)
+	input := *buffer
 	if err := d.info.Transform.Apply(img, input); err != nil {
 		return Result{}, fmt.Errorf("nac: %w", err)
 	}

@@ -153,7 +153,7 @@ func (g gramRange) Size(Layer) int { return 3 * g.powers }
 
 func (g gramRange) Reduce(activation []float32, l Layer, dst []float32) {
 	sums := make([]float32, g.powers*l.Channels)
-	gramSums{g.powers}.Reduce(activation, l, sums)
+	gramSums(g).Reduce(activation, l, sums)
 	for p := range g.powers {
 		of := sums[p*l.Channels:][:l.Channels]
 		total := 0.0

@@ -19,13 +19,10 @@ import (
 )
 
 type serveFlags struct {
-	options                  serve.Options
-	listen, model, keyFile   string
-	logFormat, logLevel      string
-	window                   int
-	runLength                float64
-	maxBody, maxPixels       int
-	cert, certKey, storeFile string
+	options                serve.Options
+	listen, model, keyFile string
+	logFormat, logLevel    string
+	maxBody                int
 }
 
 func newServeCommand() *cobra.Command {
