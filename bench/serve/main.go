@@ -2,7 +2,7 @@
 // their times at several numbers of connections, or, with -requests, memory over
 // many requests. The server is started on a free port of this machine and ended again.
 //
-//	go build -o /tmp/nac ./cmd/nac && go run ./bench/serve -nac /tmp/nac -detector d.nac -image photo.png
+//	go build ./cmd/nac && go run ./bench/serve -nac ./nac -detector d.nac -image photo.png
 package main
 
 import (
