@@ -51,14 +51,23 @@ func (f *fitting) addByLabel(in *Inputs, m *classMoments) error {
 	return nil
 }
 
-func (d *mds) End() error {
-	if err := d.endTrained(); err != nil {
-		return err
+// endMoments ends fitting with the distance from the classes of m.
+func (f *fitting) endMoments(m *classMoments) (*mahalanobis, error) {
+	if err := f.endTrained(); err != nil {
+		return nil, err
 	}
-	m, err := newMahalanobis(d.moments.within(), d.moments.all.mean(), d.moments.means())
+	distance, err := newMahalanobis(m.within(), m.all.mean(), m.means())
 	if err != nil {
-		d.phase = fresh
-		return d.errorf("%w", err)
+		f.phase = fresh
+		return nil, f.errorf("%w", err)
+	}
+	return distance, nil
+}
+
+func (d *mds) End() error {
+	m, err := d.endMoments(d.moments)
+	if err != nil {
+		return err
 	}
 	d.distance, d.moments = *m, nil
 	return nil

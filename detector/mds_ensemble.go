@@ -96,13 +96,9 @@ func (d *mdsEnsemble) stem(in *Inputs) ([]float32, error) {
 }
 
 func (d *mdsEnsemble) End() error {
-	if err := d.endTrained(); err != nil {
-		return err
-	}
-	m, err := newMahalanobis(d.moments.within(), d.moments.all.mean(), d.moments.means())
+	m, err := d.endMoments(d.moments)
 	if err != nil {
-		d.phase = fresh
-		return d.errorf("%w", err)
+		return err
 	}
 	d.distance, d.moments = *m, nil
 	return nil
