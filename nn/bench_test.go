@@ -57,17 +57,30 @@ func BenchmarkConv(b *testing.B) {
 					if _, err := s.Run(images, batch); err != nil {
 						b.Fatal(err)
 					}
-					var convolutions []job
-					for _, j := range p.jobs {
-						if _, ok := j.(convolution); ok {
-							convolutions = append(convolutions, j)
-						}
-					}
-					// In order: convolution, linear, linear back, convolution back.
-					p.jobs = convolutions[:1]
+					// In order: convolution, linear, linear back, convolution back. What is kept
+					// stays in its phase of a pass.
+					from, to := 0, 1
 					if pass == "backward" {
-						p.jobs = convolutions[3:]
+						from, to = 3, len(p.jobs)
 					}
+					var kept []job
+					seen, head, tail := 0, 0, 0
+					for i, j := range p.jobs {
+						if _, ok := j.(convolution); !ok {
+							continue
+						}
+						if seen >= from && seen < to {
+							kept = append(kept, j)
+							if i < p.head {
+								head++
+							}
+							if i < p.tail {
+								tail++
+							}
+						}
+						seen++
+					}
+					p.jobs, p.head, p.tail = kept, head, tail
 					b.ResetTimer()
 					for range b.N {
 						if _, err := s.Run(images, batch); err != nil {
