@@ -117,13 +117,13 @@ TEXT ·winogradOutputAVX512(SB), NOSPLIT, $0-8
 	MOVQ   a+0(FP), AX
 	MOVQ   (AX), SI
 	MOVQ   8(AX), DI
+	MOVQ   16(AX), R12
+	MOVQ   24(AX), R13
+	MOVQ   32(AX), R14
 	MOVQ   40(AX), R8
 	MOVQ   48(AX), R9
 	MOVQ   56(AX), R10
 	MOVQ   64(AX), CX
-	MOVQ   16(AX), R12
-	MOVQ   24(AX), R13
-	MOVQ   32(AX), R14
 	MOVQ   88(AX), BX
 	LEAQ   (R10)(R10*2), R11
 	VPXORD Z15, Z15, Z15
@@ -683,13 +683,13 @@ TEXT ·winograd4OutputAVX512(SB), NOSPLIT, $0-8
 	MOVQ         a+0(FP), AX
 	MOVQ         (AX), SI
 	MOVQ         8(AX), DI
+	MOVQ         16(AX), R12
+	MOVQ         24(AX), R13
+	MOVQ         32(AX), R14
 	MOVQ         40(AX), R8
 	MOVQ         48(AX), R9
 	MOVQ         56(AX), R10
 	MOVQ         64(AX), CX
-	MOVQ         16(AX), R12
-	MOVQ         24(AX), R13
-	MOVQ         32(AX), R14
 	MOVQ         88(AX), BX
 	VBROADCASTSS winograd4<>+8(SB), Z28
 	VBROADCASTSS winograd4<>+12(SB), Z29

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -32,6 +34,25 @@ const (
 	winOutFlags    = 88
 )
 
+// load puts fields of the arguments, whose address goes to RAX, into registers.
+func load(fields map[int]GPPhysical) {
+	MOVQ(NewParamAddr("a", 0), RAX)
+	for _, disp := range slices.Sorted(maps.Keys(fields)) {
+		MOVQ(Mem{Base: RAX, Disp: disp}, fields[disp])
+	}
+}
+
+func winogradInputArgs() {
+	load(map[int]GPPhysical{winInIn: RSI, winInOut: RDI, winInRow: R8, winInPixel: R9, winInPlane: R10, winInChannels: RCX})
+}
+
+func winogradOutputArgs() {
+	load(map[int]GPPhysical{
+		winOutIn: RSI, winOutOut: RDI, winOutRow: R8, winOutPixel: R9, winOutPlane: R10, winOutChannels: RCX,
+		winOutBias: R12, winOutRes: R13, winOutMask: R14, winOutFlags: RBX,
+	})
+}
+
 // winogradInput writes the input transform. A row of the result needs two rows
 // of the patch, so that four registers hold it between the two directions.
 //
@@ -41,14 +62,7 @@ func winogradInput(v vector) {
 	TEXT("winogradInput"+v.suffix, NOSPLIT, "func(a *byte)")
 	Doc("winogradInput" + v.suffix + " is the input transform of F(2x2,3x3); see WinogradInput for the formula.")
 	Pragma("noescape")
-	MOVQ(NewParamAddr("a", 0), RAX)
-	field := func(disp int, r GPPhysical) { MOVQ(Mem{Base: RAX, Disp: disp}, r) }
-	field(winInIn, RSI)
-	field(winInOut, RDI)
-	field(winInRow, R8)
-	field(winInPixel, R9)
-	field(winInPlane, R10)
-	field(winInChannels, RCX)
+	winogradInputArgs()
 	Comment("R11-R14 are the rows, RDX three pixels.")
 	LEAQ(Mem{Base: R9, Index: R9, Scale: 2}, RDX)
 
@@ -110,18 +124,7 @@ func winogradOutput(v vector) {
 	TEXT("winogradOutput"+v.suffix, NOSPLIT, "func(a *byte)")
 	Doc("winogradOutput" + v.suffix + " is the output transform of F(2x2,3x3); see WinogradOutput for the formula.")
 	Pragma("noescape")
-	MOVQ(NewParamAddr("a", 0), RAX)
-	field := func(disp int, r GPPhysical) { MOVQ(Mem{Base: RAX, Disp: disp}, r) }
-	field(winOutIn, RSI)
-	field(winOutOut, RDI)
-	field(winOutRow, R8)
-	field(winOutPixel, R9)
-	field(winOutPlane, R10)
-	field(winOutChannels, RCX)
-	field(winOutBias, R12)
-	field(winOutRes, R13)
-	field(winOutMask, R14)
-	field(winOutFlags, RBX)
+	winogradOutputArgs()
 	LEAQ(Mem{Base: R10, Index: R10, Scale: 2}, R11)
 	zero := v.reg(15)
 	v.zero(zero)
@@ -288,14 +291,7 @@ func winograd4Input(v vector, constant func(float32) Mem) {
 	Doc("winograd4Input" + v.suffix + " is the input transform of F(4x4,3x3); see WinogradInput for the formula.")
 	Pragma("noescape")
 	half := AllocLocal(36 * v.bytes)
-	MOVQ(NewParamAddr("a", 0), RAX)
-	field := func(disp int, r GPPhysical) { MOVQ(Mem{Base: RAX, Disp: disp}, r) }
-	field(winInIn, RSI)
-	field(winInOut, RDI)
-	field(winInRow, R8)
-	field(winInPixel, R9)
-	field(winInPlane, R10)
-	field(winInChannels, RCX)
+	winogradInputArgs()
 	d := func(i int) VecPhysical { return v.reg(i) }
 	constants := []struct {
 		value float32
@@ -385,18 +381,7 @@ func winograd4Output(v vector, constant func(float32) Mem) {
 	Doc("winograd4Output" + v.suffix + " is the output transform of F(4x4,3x3); see WinogradOutput for the formula.")
 	Pragma("noescape")
 	half := AllocLocal(24 * v.bytes)
-	MOVQ(NewParamAddr("a", 0), RAX)
-	field := func(disp int, r GPPhysical) { MOVQ(Mem{Base: RAX, Disp: disp}, r) }
-	field(winOutIn, RSI)
-	field(winOutOut, RDI)
-	field(winOutRow, R8)
-	field(winOutPixel, R9)
-	field(winOutPlane, R10)
-	field(winOutChannels, RCX)
-	field(winOutBias, R12)
-	field(winOutRes, R13)
-	field(winOutMask, R14)
-	field(winOutFlags, RBX)
+	winogradOutputArgs()
 	zero, bias := v.reg(15), v.reg(14)
 	v.zero(zero)
 	powers := []struct {
