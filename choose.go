@@ -32,9 +32,9 @@ var (
 // compared on OOD validation images.
 func (f *fitter) candidates() error {
 	settings := []detector.Settings{f.o.Settings}
-	compare := len(f.o.ValOOD.Items) > 0
+	compare := len(f.valOOD.Items) > 0
 	switch {
-	case f.o.Like != nil:
+	case f.asGiven:
 	case f.rules():
 		scales, err := f.scales()
 		if err != nil {
@@ -102,17 +102,15 @@ func (f *fitter) scales() ([]scale, error) {
 		}
 		perImage += 2 * layer.Channels
 	}
-	e, err := newEngine(f.model.network, f.o.Transform, detector.Fitting, func(detector.Network, detector.Phase) detector.Needs {
+	e, err := f.engine(detector.Fitting, func(detector.Network, detector.Phase) detector.Needs {
 		return detector.Needs{Layers: layers, Gradients: true}
 	})
 	if err != nil {
 		return nil, err
 	}
-	first := f.train
-	f.keptN = min(len(first.Items), keptImages, max(batchImages, keptBytes/(4*perImage)))
-	first.Items = first.Items[:f.keptN]
+	f.keptN = min(len(f.train.Items), keptImages, max(batchImages, keptBytes/(4*perImage)))
 	sums := make([]moments, len(layers))
-	err = f.pass("scales", first, e, func(_ *imageset.Batch, in *detector.Inputs) error {
+	err = f.pass("scales", f.train.upTo(f.keptN), e, func(_ *imageset.Batch, in *detector.Inputs) error {
 		for i, s := range in.States {
 			for k, z := range s.Z {
 				sums[i].add(float64(z * s.G[k]))

@@ -9,10 +9,12 @@ import (
 	"slices"
 	"sync"
 
+	"nac/coverage"
 	"nac/detector"
 	"nac/imageset"
 	"nac/metric"
 	"nac/probe"
+	"nac/states"
 )
 
 // FitOptions are the settings of Fit; the zero value chooses everything itself.
@@ -120,7 +122,20 @@ func Fit(ctx context.Context, m *Model, images imageset.List, o FitOptions) (*De
 	if err := o.defaults(m); err != nil {
 		return nil, err
 	}
-	f := &fitter{ctx: ctx, model: m, o: &o, network: probe.NetworkOf(m.network, o.Transform.Std)}
+	f, err := newFitter(ctx, m, images, &o)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.candidates(); err != nil {
+		return nil, err
+	}
+	return f.finish()
+}
+
+// newFitter divides the images among fitting and calibrating, and finds the
+// transform.
+func newFitter(ctx context.Context, m *Model, images imageset.List, o *FitOptions) (*fitter, error) {
+	f := &fitter{ctx: ctx, model: m, o: o, network: probe.NetworkOf(m.network, o.Transform.Std), asGiven: o.Like != nil}
 	f.info = Info{Model: m.info, Transform: o.Transform, Detector: o.Detector, PerClass: o.PerClass}
 	f.info.Fit.Sources = []string{images.Name}
 	if len(images.Classes) == m.info.Classes {
@@ -135,14 +150,16 @@ func Fit(ctx context.Context, m *Model, images imageset.List, o FitOptions) (*De
 		}
 		f.network.Std = o.Transform.Std
 	}
-	if err := f.candidates(); err != nil {
-		return nil, err
-	}
+	return f, nil
+}
+
+// finish makes the detector of those that candidates made.
+func (f *fitter) finish() (*Detector, error) {
 	if err := f.fit(); err != nil {
 		return nil, err
 	}
 	best := 0
-	if len(o.ValOOD.Items) > 0 {
+	if len(f.valOOD.Items) > 0 {
 		var err error
 		if best, err = f.choose(); err != nil {
 			return nil, err
@@ -158,8 +175,13 @@ type fitter struct {
 	o       *FitOptions
 	network detector.Network
 	info    Info
+	asGiven bool // settings are those of Like
 
-	train, val, calibration imageset.List
+	train, val, calibration, valOOD fitSet
+	// stored is what the network yielded, and counted what was counted, if that was done
+	// before; see FitShards.
+	stored  map[string]*states.Joined
+	counted []*coverage.Coverage
 	// kept are what the network yielded for the first training images, which the rule
 	// for nac's settings reads.
 	kept    []*detector.Inputs
@@ -167,22 +189,48 @@ type fitter struct {
 	fitting []detector.Detector
 }
 
+// fitSet is a list of images that have one use, or part of it.
+type fitSet struct {
+	imageset.List
+	name  string
+	first int // position of the first image in the whole set
+}
+
+// The names of the sets.
+const (
+	trainSet       = "train"
+	valSet         = "validation"
+	calibrationSet = "calibration"
+	valOODSet      = "validation_ood"
+)
+
+// from returns the images from the n-th on, upTo those before it.
+func (s fitSet) from(n int) fitSet {
+	s.Items, s.first = s.Items[n:], s.first+n
+	return s
+}
+
+func (s fitSet) upTo(n int) fitSet {
+	s.Items = s.Items[:n]
+	return s
+}
+
 // split chooses at random which images are fitted on, validated on and calibrated on.
 func (f *fitter) split(images imageset.List) error {
-	f.train = f.labelled(images)
-	items := f.train.Items
-	order := rand.New(rand.NewPCG(f.o.Seed, 0)).Perm(len(items))
-	take := func(n int) (list imageset.List) {
-		list = f.train
-		list.Items = make([]imageset.Item, n)
-		for i := range list.Items {
-			list.Items[i] = items[order[i]]
+	all := f.labelled(images)
+	order := rand.New(rand.NewPCG(f.o.Seed, 0)).Perm(len(all.Items))
+	take := func(name string, n int) fitSet {
+		s := fitSet{List: all, name: name}
+		s.Items = make([]imageset.Item, n)
+		for i := range s.Items {
+			s.Items[i] = all.Items[order[i]]
 		}
 		order = order[n:]
-		return list
+		return s
 	}
+	f.valOOD = fitSet{List: f.o.ValOOD, name: valOODSet}
 	if given := f.o.Calibration; len(given.Items) > 0 {
-		f.calibration = f.labelled(given)
+		f.calibration = fitSet{List: f.labelled(given), name: calibrationSet}
 		if n := f.o.CalibrationImages; len(given.Items) > n {
 			f.calibration.Items = make([]imageset.Item, n)
 			for i, j := range rand.New(rand.NewPCG(f.o.Seed, 1)).Perm(len(given.Items))[:n] {
@@ -190,7 +238,7 @@ func (f *fitter) split(images imageset.List) error {
 			}
 		}
 	} else {
-		f.calibration = take(min(len(items)/5, f.o.CalibrationImages))
+		f.calibration = take(calibrationSet, min(len(all.Items)/5, f.o.CalibrationImages))
 	}
 	if n := len(f.calibration.Items); rankOf(f.o.Rate, n) < 1 {
 		return fmt.Errorf("nac: a false-alarm rate of %v needs at least %d calibration images; there are %d, of %d ID images in %s. Give more images, or a higher rate",
@@ -200,13 +248,13 @@ func (f *fitter) split(images imageset.List) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := learns.(detector.ValidationFitter); ok || len(f.o.ValOOD.Items) > 0 {
-		f.val = take(min(len(items)/10, mostValidation))
+	if _, ok := learns.(detector.ValidationFitter); ok || len(f.valOOD.Items) > 0 {
+		f.val = take(valSet, min(len(all.Items)/10, mostValidation))
 		if len(f.val.Items) == 0 {
-			return fmt.Errorf("nac: %d ID images in %s are too few to validate on", len(items), images.Name)
+			return fmt.Errorf("nac: %d ID images in %s are too few to validate on", len(all.Items), images.Name)
 		}
 	}
-	f.train = take(min(len(order), f.o.Images))
+	f.train = take(trainSet, min(len(order), f.o.Images))
 	if len(f.train.Items) == 0 {
 		return fmt.Errorf("nac: no images to fit on in %s", images.Name)
 	}
@@ -231,13 +279,34 @@ func (f *fitter) labelled(list imageset.List) imageset.List {
 	return list
 }
 
+// engine makes one for a phase, nil if nothing is to be run.
+func (f *fitter) engine(p detector.Phase, needs probe.Needs) (*engine, error) {
+	if f.stored != nil {
+		return nil, nil
+	}
+	return newEngine(f.model.network, f.o.Transform, p, needs)
+}
+
 // pass runs the network over a list and gives every batch to take.
-func (f *fitter) pass(stage string, list imageset.List, e *engine, take func(b *imageset.Batch, in *detector.Inputs) error) error {
+func (f *fitter) pass(stage string, list fitSet, e *engine, take func(b *imageset.Batch, in *detector.Inputs) error) error {
+	if f.stored != nil {
+		return f.replay(stage, list, take)
+	}
+	var loader *imageset.Loader
+	if err := f.load(stage, list, e, func(l *imageset.Loader) { loader = l }, take); err != nil {
+		return err
+	}
+	return f.skipped(list, loader.Skipped())
+}
+
+// load runs the network over a list, and tells begin of the loader.
+func (f *fitter) load(stage string, list fitSet, e *engine, begin func(*imageset.Loader), take func(b *imageset.Batch, in *detector.Inputs) error) error {
 	in := f.model.info.Input
-	loader := imageset.Load(f.ctx, list, imageset.LoadOptions{
+	loader := imageset.Load(f.ctx, list.List, imageset.LoadOptions{
 		Transform: f.o.Transform, Height: in[1], Width: in[2], BatchSize: batchImages, OnError: f.o.OnError,
 	})
 	defer loader.Close()
+	begin(loader)
 	done := 0
 	f.o.Progress(stage, 0, len(list.Items))
 	for {
@@ -264,10 +333,14 @@ func (f *fitter) pass(stage string, list imageset.List, e *engine, take func(b *
 		f.o.Progress(stage, done, len(list.Items))
 		b.Release()
 	}
-	skipped := len(loader.Skipped())
-	f.info.Fit.Skipped += skipped
-	if skipped == len(list.Items) {
-		return fmt.Errorf("nac: none of the images of %s can be read, the first because: %w", list.Name, loader.Skipped()[0])
+	return nil
+}
+
+// skipped notes the images of a list that could not be read.
+func (f *fitter) skipped(list fitSet, why []error) error {
+	f.info.Fit.Skipped += len(why)
+	if len(why) == len(list.Items) {
+		return fmt.Errorf("nac: none of the images of %s can be read, the first because: %w", list.Name, why[0])
 	}
 	return nil
 }
@@ -279,7 +352,10 @@ func (f *fitter) fit() error {
 			return err
 		}
 	}
-	e, err := newEngine(f.model.network, f.o.Transform, detector.Fitting, probe.For(f.fitting...))
+	if f.counted != nil {
+		return f.addCounts()
+	}
+	e, err := f.engine(detector.Fitting, probe.For(f.fitting...))
 	if err != nil {
 		return err
 	}
@@ -298,9 +374,8 @@ func (f *fitter) fit() error {
 		}
 	}
 	f.kept = nil
-	if rest := f.train; f.keptN < len(rest.Items) {
-		rest.Items = rest.Items[f.keptN:]
-		if err := f.pass("fit", rest, e, func(_ *imageset.Batch, in *detector.Inputs) error { return take(in) }); err != nil {
+	if f.keptN < len(f.train.Items) {
+		if err := f.pass("fit", f.train.from(f.keptN), e, func(_ *imageset.Batch, in *detector.Inputs) error { return take(in) }); err != nil {
 			return err
 		}
 	}
@@ -337,11 +412,11 @@ func (f *fitter) explain(err error) error {
 
 // choose returns the fitted candidate that best tells ID from OOD validation images.
 func (f *fitter) choose() (int, error) {
-	e, err := newEngine(f.model.network, f.o.Transform, detector.Scoring, probe.For(f.fitting...))
+	e, err := f.engine(detector.Scoring, probe.For(f.fitting...))
 	if err != nil {
 		return 0, err
 	}
-	score := func(stage string, list imageset.List) ([][]float64, error) {
+	score := func(stage string, list fitSet) ([][]float64, error) {
 		scores := make([][]float64, len(f.fitting))
 		err := f.pass(stage, list, e, func(_ *imageset.Batch, in *detector.Inputs) error {
 			in.Labels = nil
@@ -360,7 +435,7 @@ func (f *fitter) choose() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	ood, err := score("choose, OOD", f.o.ValOOD)
+	ood, err := score("choose, OOD", f.valOOD)
 	if err != nil {
 		return 0, err
 	}

@@ -64,8 +64,7 @@ const trialImages = 256
 // normalize finds mean and standard deviation by what the network makes of the first
 // images, which are in random order.
 func (f *fitter) normalize() error {
-	some := f.train
-	some.Items = some.Items[:min(len(some.Items), trialImages)]
+	some := f.train.upTo(min(len(f.train.Items), trialImages))
 	e, err := newEngine(f.model.network, f.o.Transform, detector.Fitting, probe.For())
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"nac/coverage"
 	"nac/detector"
 	"nac/imageset"
+	"nac/shard"
 	"nac/states"
 )
 
@@ -24,6 +25,28 @@ type Part struct {
 	Name, Group string
 	Source      Source
 	Indices     []int
+
+	list *states.List // of a shard, which its images alone do not tell
+}
+
+// Shard returns a shard of the part; paths are kept relative to base.
+func (p Part) Shard(s shard.Shard, base string) (Part, error) {
+	l, err := p.List(base).Shard(s)
+	if err != nil {
+		return p, err
+	}
+	if l.Part.Images < s.Of {
+		return p, fmt.Errorf("openood: set %s: %d images cannot be divided among %d shards", p.Name, l.Part.Images, s.Of)
+	}
+	indices := make([]int, len(l.Items))
+	for i := range indices {
+		indices[i] = l.Part.First + i
+		if p.Indices != nil {
+			indices[i] = p.Indices[indices[i]]
+		}
+	}
+	p.Indices, p.list = indices, &l
+	return p, nil
 }
 
 // parts visits the sets, those that a parameter search needs first.
@@ -52,13 +75,16 @@ func (d *Data) parts(visit func(name, group string, source *Source, indices *[]i
 // Parts returns the benchmark's sets, those that a parameter search needs first.
 func (d *Data) Parts() (parts []Part) {
 	d.parts(func(name, group string, s *Source, indices *[]int) {
-		parts = append(parts, Part{name, group, *s, *indices})
+		parts = append(parts, Part{Name: name, Group: group, Source: *s, Indices: *indices})
 	})
 	return parts
 }
 
 // List names the part's images for a cache, with paths relative to base.
 func (p Part) List(base string) states.List {
+	if p.list != nil {
+		return *p.list
+	}
 	l := states.List{Name: p.Name, Group: p.Group}
 	labels := p.Source.Labels()
 	add := func(i int) {
@@ -108,7 +134,7 @@ func Extract(ctx context.Context, parts []Part, base string, cache *states.Cache
 		missing := w.Missing()
 		progress.Begin(p.Name, len(missing))
 		if len(missing) > 0 {
-			if err := extractPart(ctx, p, w, cache.Identity().Classes, func(b *imageset.Batch) (*arch.Batch, error) {
+			if err := extractPart(ctx, p, w, func(b *imageset.Batch) (*arch.Batch, error) {
 				if !estimated {
 					estimated = true
 					// The first run pays for touching memory.
@@ -138,7 +164,7 @@ func Extract(ctx context.Context, parts []Part, base string, cache *states.Cache
 }
 
 // extractPart adds the missing images of one part.
-func extractPart(ctx context.Context, p Part, w *states.Writer, classes int, run func(*imageset.Batch) (*arch.Batch, error), progress Progress) error {
+func extractPart(ctx context.Context, p Part, w *states.Writer, run func(*imageset.Batch) (*arch.Batch, error), progress Progress) error {
 	missing := w.Missing()
 	indices := missing
 	if p.Indices != nil {
@@ -149,27 +175,12 @@ func extractPart(ctx context.Context, p Part, w *states.Writer, classes int, run
 	}
 	stream := p.Source.Open(ctx, indices)
 	defer stream.Close()
-	next, skips := 0, 0
-	// skip accounts for the images that were left out before the one at index to.
-	skip := func(to int) error {
-		reasons := stream.Skipped()
-		for ; next < to; next++ {
-			reason := "it could not be read"
-			if skips < len(reasons) {
-				reason = reasons[skips].Error()
-			}
-			skips++
-			if err := w.Skip(missing[next], reason); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+	fill := w.Filler(stream.Skipped)
 	var batch states.Batch
 	for {
 		b, err := stream.Next()
 		if errors.Is(err, io.EOF) {
-			return skip(len(missing))
+			return fill.End()
 		}
 		if err != nil {
 			return err
@@ -181,30 +192,12 @@ func extractPart(ctx context.Context, p Part, w *states.Writer, classes int, run
 		if err := finite(out.Logits); err != nil {
 			return fmt.Errorf("openood: %s: %w", p.Name, err)
 		}
-		batch.States = batch.States[:0]
+		batch = states.Batch{N: b.N, Logits: out.Logits, Feature: out.Feature, States: batch.States[:0]}
 		for _, s := range out.States {
 			batch.States = append(batch.States, coverage.States{Layer: s.Name, Z: s.Z, G: s.G})
 		}
-		// A batch with gaps goes in piece by piece.
-		for from := 0; from < b.N; {
-			if err := skip(b.Index[from]); err != nil {
-				return err
-			}
-			to := from + 1
-			for to < b.N && b.Index[to] == b.Index[to-1]+1 {
-				to++
-			}
-			piece := slice(&batch, out, from, to)
-			piece.Predictions = make([]int, piece.N)
-			detector.Predictions(piece.Logits, classes, piece.Predictions)
-			for _, i := range b.Index[from:to] {
-				piece.Positions = append(piece.Positions, missing[i])
-			}
-			if err := w.Add(piece); err != nil {
-				return err
-			}
-			from = to
-			next = b.Index[to-1] + 1
+		if err := fill.Add(b.Index, &batch); err != nil {
+			return err
 		}
 		progress.Advance(b.N)
 		b.Release()
@@ -212,19 +205,6 @@ func extractPart(ctx context.Context, p Part, w *states.Writer, classes int, run
 			return err
 		}
 	}
-}
-
-// slice returns rows of a network's output as a cache takes them.
-func slice(all *states.Batch, out *arch.Batch, from, to int) *states.Batch {
-	rows := func(v []float32) []float32 {
-		width := len(v) / out.N
-		return v[from*width : to*width]
-	}
-	b := &states.Batch{N: to - from, Logits: rows(out.Logits), Feature: rows(out.Feature)}
-	for _, s := range all.States {
-		b.States = append(b.States, coverage.States{Layer: s.Layer, Z: rows(s.Z), G: rows(s.G)})
-	}
-	return b
 }
 
 // silent is the Progress of nobody.
@@ -278,7 +258,7 @@ func (d *Data) UseCache(c *states.Cache, base string) (used, absent []string, re
 			err = e
 			return
 		}
-		p := Part{name, group, *s, *indices}
+		p := Part{Name: name, Group: group, Source: *s, Indices: *indices}
 		if e := set.Serves(p.List(base)); e != nil {
 			refused = append(refused, Refused{name, e})
 			return

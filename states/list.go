@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"nac/shard"
 )
 
 // Item is one image of a List.
@@ -24,10 +26,36 @@ type List struct {
 	// far, csid or images.
 	Group string
 	Items []Item
+	// Part is set if Items are a shard of a longer list; see List.Shard.
+	Part *Part
+
+	hash string // of items whose sizes are not known; empty if it is to be computed
+}
+
+// Part says which images of a longer list a list has.
+type Part struct {
+	shard.Shard
+	First    int    `json:"first"`       // position of the first image
+	Images   int    `json:"images"`      // of the whole list
+	ListHash string `json:"list_sha256"` // of the whole list
+}
+
+// Shard returns the shard's images; there may be none, and a cache takes no such list.
+func (l List) Shard(s shard.Shard) (List, error) {
+	if err := s.Validate(); err != nil {
+		return l, err
+	}
+	first, last := s.Range(len(l.Items))
+	l.Part = &Part{s, first, len(l.Items), l.Hash()}
+	l.Items = l.Items[first:last]
+	return l, nil
 }
 
 // Hash is the SHA-256, in hexadecimal, of paths, file sizes and labels in order.
 func (l List) Hash() string {
+	if l.hash != "" {
+		return l.hash
+	}
 	h := sha256.New()
 	w := bufio.NewWriter(h)
 	for _, i := range l.Items {

@@ -53,6 +53,11 @@ func (s *Set) check() error {
 	if i.MadeOf != made {
 		return errors.New("the set was not made with this cache.json")
 	}
+	if p := i.Part; p != nil {
+		if first, last := p.Range(p.Images); p.Validate() != nil || p.Of == 0 || p.First != first || i.Images != last-first {
+			return fmt.Errorf("%d images are not shard %v of %d", i.Images, p.Shard, p.Images)
+		}
+	}
 	if i.PerShard < 1 || i.Images < 1 || len(i.Shards) != (i.Images+i.PerShard-1)/i.PerShard {
 		return fmt.Errorf("%d images in %d shards of %d", i.Images, len(i.Shards), i.PerShard)
 	}
@@ -92,6 +97,9 @@ func (s *Set) Images() int { return s.info.Rows }
 // Skipped returns the images that could not be read.
 func (s *Set) Skipped() []Skipped { return s.info.Skipped }
 
+// Part says which shard of a longer list the set is of; nil if it is of a whole one.
+func (s *Set) Part() *Part { return s.info.Part }
+
 // Bytes is the size of the shards.
 func (s *Set) Bytes() (n int64) {
 	for _, f := range s.info.Shards {
@@ -102,8 +110,8 @@ func (s *Set) Bytes() (n int64) {
 
 // Serves tells why the set cannot stand in for a list, or returns nil.
 func (s *Set) Serves(l List) error {
-	want := setInfo{Images: len(l.Items), ListHash: l.Hash()}
-	if s.info.Images != want.Images || s.info.ListHash != want.ListHash {
+	want := setInfo{Images: len(l.Items), ListHash: l.Hash(), Part: l.Part}
+	if s.info.Images != want.Images || s.info.ListHash != want.ListHash || !samePart(s.info.Part, l.Part) {
 		return fmt.Errorf("set %s is of %s", s.info.Set, otherList(s.info, want))
 	}
 	return nil
@@ -114,6 +122,15 @@ type Want struct {
 	Logits, Feature bool
 	Layers          []string
 	Gradients       bool
+}
+
+// all is everything that a cache of this identity holds.
+func (id Identity) all() Want {
+	want := Want{Logits: true, Feature: true, Gradients: id.Gradients}
+	for _, l := range id.Layers {
+		want.Layers = append(want.Layers, l.Name)
+	}
+	return want
 }
 
 // Read gives the set's images to f, a shard at a time, in the order of the list.
@@ -234,7 +251,7 @@ func (s *Set) shard(n int, columns []column, want Want, b *Batch, buf []byte) ([
 }
 
 // positions checks that a shard's rows are the images that were not skipped.
-func (s *Set) positions(f *shard, b *Batch) error {
+func (s *Set) positions(f *opened, b *Batch) error {
 	at, skip := f.info.first, f.info.skip
 	for _, p := range b.Positions {
 		for len(skip) > 0 && skip[0].Position == at {
@@ -250,12 +267,7 @@ func (s *Set) positions(f *shard, b *Batch) error {
 
 // Verify reads everything and compares the SHA-256 of whole shards too.
 func (s *Set) Verify(ctx context.Context) error {
-	id := s.cache.id
-	want := Want{Logits: true, Feature: true, Gradients: id.Gradients}
-	for _, l := range id.Layers {
-		want.Layers = append(want.Layers, l.Name)
-	}
-	if err := s.Read(ctx, want, func(*Batch) error { return nil }); err != nil {
+	if err := s.Read(ctx, s.cache.id.all(), func(*Batch) error { return nil }); err != nil {
 		return err
 	}
 	for _, file := range s.info.Shards {

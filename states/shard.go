@@ -128,8 +128,8 @@ func (c *counter) Write(p []byte) (int, error) {
 	return c.Hash.Write(p)
 }
 
-// shard is an open shard whose metadata and shapes are as they must be.
-type shard struct {
+// opened is an open shard whose metadata and shapes are as they must be.
+type opened struct {
 	*safetensors.File
 	path string
 	info shardInfo
@@ -137,7 +137,7 @@ type shard struct {
 
 // openShard checks everything but the tensors' values. Of want, skip and sums are
 // not compared.
-func openShard(path string, want shardInfo, columns []column) (s *shard, err error) {
+func openShard(path string, want shardInfo, columns []column) (s *opened, err error) {
 	f, err := safetensors.Read(path)
 	if err != nil {
 		return nil, err
@@ -187,11 +187,11 @@ func openShard(path string, want shardInfo, columns []column) (s *shard, err err
 			return nil, fmt.Errorf("tensor %s is %s %v, want %s %v", c.name, t.DType, t.Shape, c.dtype, c.shape(info.rows()))
 		}
 	}
-	return &shard{f, path, info}, nil
+	return &opened{f, path, info}, nil
 }
 
 // bytes reads a tensor into buf, which grows if need be, and compares its checksum.
-func (s *shard) bytes(name string, buf []byte) ([]byte, error) {
+func (s *opened) bytes(name string, buf []byte) ([]byte, error) {
 	_, r, err := s.Section(name)
 	if err != nil {
 		return nil, err
@@ -211,7 +211,7 @@ func (s *shard) bytes(name string, buf []byte) ([]byte, error) {
 }
 
 // float32s decodes buf into dst and refuses what is not finite.
-func (s *shard) float32s(name string, buf []byte, dst []float32) ([]float32, error) {
+func (s *opened) float32s(name string, buf []byte, dst []float32) ([]float32, error) {
 	n := len(buf) / 4
 	if cap(dst) < n {
 		dst = make([]float32, n)
@@ -230,7 +230,7 @@ func (s *shard) float32s(name string, buf []byte, dst []float32) ([]float32, err
 // notFinite tells NaN and infinities from the bits of a float32.
 func notFinite(b uint32) bool { return b&0x7f800000 == 0x7f800000 }
 
-func (s *shard) ints(buf []byte, dst []int) []int {
+func (s *opened) ints(buf []byte, dst []int) []int {
 	dst = dst[:0]
 	for ; len(buf) > 0; buf = buf[4:] {
 		dst = append(dst, int(int32(binary.LittleEndian.Uint32(buf))))

@@ -32,6 +32,8 @@ type setInfo struct {
 	MadeOf   string      `json:"made_of"` // of identity, list and size of shards
 	Shards   []shardFile `json:"shards"`
 	Skipped  []Skipped   `json:"skipped,omitempty"`
+	// Part is there if the list is a shard of another.
+	Part *Part `json:"part,omitempty"`
 }
 
 type shardFile struct {
@@ -103,7 +105,7 @@ func (c *Cache) Begin(list List, o Options) (*Writer, error) {
 		o.PerShard = min(max(shardBytes/c.id.rowBytes(), 1), 4096)
 	}
 	w := &Writer{cache: c, list: list, columns: c.id.columns()}
-	w.info = setInfo{Set: list.Name, Group: list.Group, Images: len(list.Items), ListHash: list.Hash(), PerShard: o.PerShard}
+	w.info = setInfo{Set: list.Name, Group: list.Group, Images: len(list.Items), ListHash: list.Hash(), PerShard: o.PerShard, Part: list.Part}
 	var err error
 	if w.info.MadeOf, err = madeOf(c.id, w.info.ListHash, o.PerShard); err != nil {
 		return nil, err
@@ -130,7 +132,7 @@ func (w *Writer) resume() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err == nil && old.MadeOf != w.info.MadeOf {
+	if err == nil && (old.MadeOf != w.info.MadeOf || !samePart(old.Part, w.info.Part)) {
 		return fmt.Errorf("it is there, of %s; delete its folder to make it anew", otherList(old, w.info))
 	}
 	path := filepath.Join(w.dir(), listFile)
@@ -159,6 +161,10 @@ func (w *Writer) resume() error {
 // otherList says in which way a set is of other images.
 func otherList(have, want setInfo) string {
 	switch {
+	case have.Part != nil && want.Part != nil && have.Part.Shard != want.Part.Shard:
+		return fmt.Sprintf("shard %v, not %v", have.Part.Shard, want.Part.Shard)
+	case have.Part != nil && want.Part == nil:
+		return fmt.Sprintf("shard %v, not of the whole list; \"nac merge\" puts shards together", have.Part.Shard)
 	case have.Images != want.Images:
 		return fmt.Sprintf("%d images, not %d", have.Images, want.Images)
 	case have.ListHash != want.ListHash:
@@ -328,7 +334,7 @@ func (w *Writer) End() error {
 	for _, s := range w.info.Shards {
 		w.info.Rows += s.Rows
 	}
-	if w.info.Rows == 0 {
+	if w.info.Rows == 0 && w.info.Part == nil {
 		return fmt.Errorf("states: set %s: no image could be read", w.list.Name)
 	}
 	// Shards may have come in any order.

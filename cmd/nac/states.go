@@ -29,6 +29,7 @@ type statesFlags struct {
 	name, group string
 	images      int
 	seed        uint32
+	shard       string
 	verify      bool
 	quiet       bool
 }
@@ -55,6 +56,9 @@ A run that was stopped or killed is taken up where it was when called again, and
 ends in the same bytes. A cache belongs to a checkpoint, its layers, a transform and
 an instruction set, and a set in it to a list of images (paths, sizes and labels): what
 does not match is refused. Every tensor has a checksum, which is compared on reading.
+
+With --shard i/n only the i-th of n equal parts of every set is extracted, i from 0, to a
+--cache of its own; "nac merge" puts the parts together, to the bytes of one run.
 
 docs/states.md describes the files and reads them in Python.`,
 		Example: `  nac states cifar10 --checkpoint best.ckpt --data data
@@ -104,6 +108,7 @@ docs/states.md describes the files and reads them in Python.`,
 	f.StringVar(&s.group, "group", "images", "what the set is for, as train, val, test, near, far: a `word` that is kept with it")
 	f.IntVar(&s.images, "images", 0, "training images of a benchmark; 0 means the benchmark's number")
 	f.Uint32Var(&s.seed, "seed", 1, "seed for the choice of training images")
+	addShardFlag(cmd, &s.shard)
 	f.BoolVar(&s.verify, "verify", false, "read all of a CACHE and compare every checksum")
 	f.BoolVar(&s.quiet, "quiet", false, "no progress")
 	return cmd
@@ -210,6 +215,20 @@ func (s *statesFlags) folder(ctx context.Context, what string, isFolder bool, st
 }
 
 func (s *statesFlags) extract(ctx context.Context, n source, parts []openood.Part, base, benchmark string, stdout, stderr io.Writer) error {
+	of, err := parseShard(s.shard)
+	if err != nil {
+		return err
+	}
+	if of.Of > 0 {
+		if s.cache == cacheAuto {
+			return usagef("--shard needs a --cache of its own: a folder for each shard")
+		}
+		for i := range parts {
+			if parts[i], err = parts[i].Shard(of, base); err != nil {
+				return err
+			}
+		}
+	}
 	id, err := n.identity(detector.Needs{Layers: s.layers, Gradients: !s.noGradients})
 	if err != nil {
 		return err
