@@ -73,7 +73,10 @@ func TestShardsFitTheSameDetector(t *testing.T) {
 			o.ValOOD.Items = o.ValOOD.Items[:40]
 		}},
 		{"temp_scaling", 2, func(o *FitOptions) { o.Detector = "temp_scaling" }},
-		{"knn", 2, func(o *FitOptions) { o.Detector = "knn"; o.Transform.Mean, o.Transform.Std = [3]float32{}, [3]float32{} }},
+		{"knn", 2, func(o *FitOptions) {
+			o.Detector = "knn"
+			o.Transform.Mean, o.Transform.Std = [3]float32{}, [3]float32{}
+		}},
 		{"more shards than calibration images", 12, func(o *FitOptions) { o.Detector, o.Settings = "nac", nacSettings }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -196,6 +196,7 @@ func Merge(ctx context.Context, dir string, caches []*Cache, progress func(set s
 		if err != nil {
 			return nil, err
 		}
+		report(0)
 		if err := j.copyTo(ctx, w, report); err != nil {
 			return nil, err
 		}

@@ -39,12 +39,21 @@ one, whose parts can be merged.
 A fifth of the images is held out to calibrate: an image is called OOD if at most
 --fpr of ID images look as strange. That holds for images like those calibrated on: if
 the classifier was trained on the ID images, give others to --calibration, or new
-images will raise more false alarms than --fpr.`,
+images will raise more false alarms than --fpr.
+
+With --shard i/n the network is run over the i-th of n equal parts of the images, i from 0,
+and --out is a folder for "nac merge", which makes the detector of all n: the very file that
+one run would have written. Give --normalize, which each shard would else find out.`,
 		Example: `  nac fit --model model.onnx --id train/ --calibration val/ -o detector.nac
   nac fit --model resnet20.th --arch resnet20 --id list.txt --root images -o detector.nac
   nac fit --model model.onnx --id shards/ --images 50000 --fpr 0.01 --ood-val odd/ -o detector.nac
 
-  # in parts, on several machines
+  # in two shards, on two machines
+  nac fit --model model.onnx --id train/ --normalize imagenet --shard 0/2 -o shard0
+  nac fit --model model.onnx --id train/ --normalize imagenet --shard 1/2 -o shard1
+  nac merge shard0 shard1 -o detector.nac
+
+  # of parts that come one after the other
   nac fit --model model.onnx --id part1/ --detector nac -o a.nac
   nac fit --model model.onnx --id part2/ --like a.nac -o b.nac
   nac merge a.nac b.nac -o detector.nac`,
@@ -73,6 +82,7 @@ type fitFlags struct {
 	seed                     uint64
 	onError, out             string
 	quiet                    bool
+	shard                    string
 }
 
 func (f *fitFlags) add(cmd *cobra.Command) {
@@ -101,6 +111,7 @@ func (f *fitFlags) add(cmd *cobra.Command) {
 	fl.IntVar(&f.held, "calibration-images", 2_000, "most images to calibrate on, chosen at random")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed for these choices")
 	fl.StringVar(&f.onError, "on-error", "stop", "an image that cannot be read: `stop`, or skip and report it")
+	addShardFlag(cmd, &f.shard)
 	fl.BoolVar(&f.quiet, "quiet", false, "no progress")
 	complete(cmd, "arch", arch.Names)
 	complete(cmd, "detector", detector.Keys)
@@ -124,6 +135,10 @@ func (f *fitFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 		}
 	}
 	if err := checkArch(f.arch, f.model); err != nil {
+		return err
+	}
+	of, err := parseShard(f.shard)
+	if err != nil {
 		return err
 	}
 	o, err := f.options()
@@ -165,6 +180,12 @@ func (f *fitFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 		stages := newStages(stderr)
 		defer stages.end()
 		o.Progress = stages.advance
+	}
+	if of.Of > 0 {
+		if err := nac.FitShard(ctx, m, id, o, of, f.out); err != nil {
+			return err
+		}
+		return printLines(stdout, fmt.Sprintf("Shard %v is in %s. When all %d are there: nac merge FOLDER... -o DETECTOR", of, f.out, of.Of))
 	}
 	d, err := nac.Fit(ctx, m, id, o)
 	if err != nil {

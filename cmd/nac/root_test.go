@@ -91,7 +91,7 @@ func TestUsageErrors(t *testing.T) {
 		{"fit --model m.onnx --id d -o d.nac --mean 0,0,0", []string{"--std"}},
 		{"fit --model m.onnx --id d -o d.nac --filter sinc", []string{"sinc"}},
 		{"fit --model m.onnx --id d -o " + filepath.Join(full, "absent", "d.nac"), []string{"absent"}},
-		{"merge a.nac", []string{"two"}},
+		{"merge", []string{"two"}},
 		{"merge a.nac b.nac", []string{"--out"}},
 		{"score d.nac", []string{"images"}},
 		{"score d.nac x --format xml", []string{"xml", "jsonl"}},

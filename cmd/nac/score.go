@@ -44,6 +44,10 @@ their neurons' states; the same as JSON; and a picture, the input beside maps of
 each layer is active and uncovered. It takes some times as long as scoring: name the few
 images that you wonder about.
 
+With --shard i/n the i-th of n equal parts of the images is scored, i from 0, and --out is a
+file for "nac merge", which writes what one run would have. Images that cannot be
+scored are no failure of a shard: merge reports them.
+
 The classifier is looked for where it was when the detector was fitted, then beside
 the detector; --model names another place.`,
 		Example: `  nac score detector.nac photo.jpg
@@ -68,6 +72,7 @@ the detector; --model names another place.`,
 	fl.BoolVar(&f.restart, "restart", false, "with --out: begin anew what an interrupted run has left")
 	fl.StringVar(&f.root, "root", "", "`folder` that paths in lists are relative to (default: the list's)")
 	fl.Float64Var(&f.fpr, "fpr", 0, "another false-alarm `rate` than the detector's")
+	addShardFlag(cmd, &f.shard)
 	fl.BoolVar(&f.quiet, "quiet", false, "no progress")
 	complete(cmd, "format", func() []string { return formatNames })
 	_ = cmd.MarkFlagFilename("model")
@@ -81,6 +86,7 @@ type scoreFlags struct {
 	model, format, out, root, explain string
 	fpr                               float64
 	restart, quiet                    bool
+	shard                             string
 }
 
 // openDetector loads a detector and its classifier, from model or from where it was.
@@ -89,7 +95,15 @@ func openDetector(file, model string) (*nac.Detector, error) {
 	if err != nil {
 		return nil, err
 	}
-	info := d.Info().Model
+	m, err := openModelOf(d.Info().Model, file, model)
+	if err != nil {
+		return nil, err
+	}
+	return nac.Load(file, m)
+}
+
+// openModelOf opens a classifier from model, or from where it was, or from beside file.
+func openModelOf(info nac.ModelInfo, file, model string) (*nac.Model, error) {
 	if model == "" {
 		model = info.Path
 		if _, err := os.Stat(model); err != nil {
@@ -99,11 +113,7 @@ func openDetector(file, model string) (*nac.Detector, error) {
 			return nil, fmt.Errorf("the classifier %s is neither at %s nor beside %s; name its file with --model", info.Name, info.Path, file)
 		}
 	}
-	m, err := nac.Open(model, info.Architecture)
-	if err != nil {
-		return nil, err
-	}
-	return nac.Load(file, m)
+	return nac.Open(model, info.Architecture)
 }
 
 func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd *cobra.Command) error {
@@ -117,6 +127,22 @@ func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd 
 	}
 	if i := slices.Index(places, "-"); i >= 0 && len(places) > 1 {
 		return usagef("- besides other images: want one of them")
+	}
+	of, err := parseShard(f.shard)
+	if err != nil {
+		return err
+	}
+	if of.Of > 0 {
+		switch {
+		case f.out == "":
+			return usagef("--shard needs --out: a file for each shard")
+		case f.format != "":
+			return usagef("--format is for \"nac merge\": a shard has a format of its own")
+		case f.explain != "":
+			return usagef("--explain is for a few images: leave out --shard")
+		case places[0] == "-":
+			return usagef("--shard: the standard input cannot be divided; name a file")
+		}
 	}
 	d, err := openDetector(file, f.model)
 	if err != nil {
@@ -162,7 +188,19 @@ func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd 
 		if e != nil {
 			return e
 		}
-		j, e := openJournal(f.out, journalHead{Detector: hash, Rate: d.Info().Rate, Images: places, Root: f.root}, f.restart)
+		head := journalHead{Detector: hash, Rate: d.Info().Rate, Images: places, Root: f.root}
+		writer := func(w io.Writer) scoreWriter { return newScoreWriter(format, w) }
+		if of.Of > 0 {
+			head.Shard, items, err = shardOf(ctx, of, func() iter.Seq2[imageset.Item, error] { return imageset.Find(shards, f.root, places...) })
+			if err != nil {
+				return err
+			}
+			writer = func(w io.Writer) scoreWriter { return shardWriter(head, w) }
+			if done, err := isDone(ctx, f.out, head, count); done || err != nil {
+				return errors.Join(err, count.report(stderr, of.Of > 0))
+			}
+		}
+		j, e := openJournal(f.out, head, f.restart)
 		if e != nil {
 			return e
 		}
@@ -173,7 +211,7 @@ func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd 
 		}
 		err = f.score(ctx, d.ScoreAll(ctx, shards, items), why, j.add, count, f.progress(stdout, stderr))
 		if err == nil {
-			err = j.finish(format)
+			err = j.finish(writer)
 		} else if count.images > 0 {
 			err = fmt.Errorf("%w; %s images are done: call again to go on", err, thousands(count.images))
 		}
@@ -181,13 +219,22 @@ func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd 
 	if err != nil {
 		return err
 	}
+	return count.report(stderr, of.Of > 0)
+}
+
+// report tells how many there were. Images that could not be scored fail the run, unless
+// it is of a shard: a scheduler would call it again and again.
+func (t *tally) report(stderr io.Writer, isShard bool) error {
 	fmt.Fprintf(stderr, "%s images: %s ID, %s OOD, %s could not be scored\n",
-		thousands(count.images), thousands(count.images-count.ood-count.failed), thousands(count.ood), thousands(count.failed))
-	if count.images == 0 {
+		thousands(t.images), thousands(t.images-t.ood-t.failed), thousands(t.ood), thousands(t.failed))
+	if isShard {
+		return nil
+	}
+	if t.images == 0 {
 		return errors.New("no images")
 	}
-	if count.failed > 0 {
-		return partialError{fmt.Errorf("%s of %s images could not be scored; their rows say why", thousands(count.failed), thousands(count.images))}
+	if t.failed > 0 {
+		return partialError{fmt.Errorf("%s of %s images could not be scored; their rows say why", thousands(t.failed), thousands(t.images))}
 	}
 	return nil
 }

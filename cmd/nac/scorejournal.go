@@ -36,6 +36,8 @@ type journalHead struct {
 	Rate     float64  `json:"false_alarm_rate"`
 	Images   []string `json:"images"`
 	Root     string   `json:"root,omitempty"`
+	// Shard is there if not all images are scored.
+	Shard *journalShard `json:"shard,omitempty"`
 }
 
 // syncEvery is how much work a power cut may cost.
@@ -177,7 +179,7 @@ func (j *journal) add(r scoreRow) error {
 }
 
 // finish writes all rows to the file asked for and removes the journal.
-func (j *journal) finish(format string) error {
+func (j *journal) finish(writer func(io.Writer) scoreWriter) error {
 	if err := j.w.Flush(); err != nil {
 		return err
 	}
@@ -190,7 +192,7 @@ func (j *journal) finish(format string) error {
 		return err
 	}
 	err := atomicfile.Write(j.out, func(w io.Writer) error {
-		to := newScoreWriter(format, w)
+		to := writer(w)
 		for {
 			var r scoreRow
 			err := rows.Decode(&r)
