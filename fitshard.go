@@ -64,64 +64,22 @@ type shardSet struct {
 // called again after it was interrupted, and changes nothing when it was done. The
 // detector may be any that reads logits, features and states of layers alone.
 func FitShard(ctx context.Context, m *Model, images imageset.List, o FitOptions, s shard.Shard, dir string) error {
-	if err := s.Validate(); err != nil {
-		return fmt.Errorf("nac: %w", err)
-	}
-	if s.Of == 0 {
-		s = shard.Shard{Index: 0, Of: 1}
-	}
-	if err := o.defaults(m); err != nil {
-		return err
-	}
-	f, err := newFitter(ctx, m, images, &o)
+	p, err := PlanFit(ctx, m, images, o)
 	if err != nil {
 		return err
 	}
-	needs, err := f.shardNeeds()
-	if err != nil {
-		return err
-	}
-	info := shardInfo{
-		Format: shardFormat, Version: shardVersion, Shard: s, Info: f.info, Layers: o.Layers, Given: o.Settings,
-		AsGiven: f.asGiven, Counted: f.counts(), Rate: o.Rate, Kernel: kernel.Best().Name(),
-	}
-	id := states.Identity{
-		Arch: m.info.Name, Checkpoint: filepath.Base(m.info.Path), ModelHash: m.info.Hash, Classes: m.info.Classes, Features: m.network.Features,
-		Gradients: needs.Gradients, Transform: fmt.Sprintf("%+v", o.Transform), Kernel: info.Kernel,
-	}
-	for _, name := range needs.Layers {
-		l, err := m.network.Layer(name)
-		if err != nil {
-			return fmt.Errorf("nac: %w", err)
-		}
-		id.Layers = append(id.Layers, states.Layer{Name: l.Name, Channels: l.Channels})
-	}
-	sets := f.sets()
-	lists := make([]states.List, len(sets))
-	for i, set := range sets {
-		lists[i] = states.List{Name: set.name, Group: set.name}
-		for _, item := range set.Items {
-			lists[i].Items = append(lists[i].Items, states.Item{Path: item.Path, Bytes: -1, Label: item.Label})
-		}
-		info.Sets = append(info.Sets, shardSet{set.name, set.Name, len(set.Items), lists[i].Hash()})
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("nac: %w", err)
-	}
-	cache, err := states.Create(filepath.Join(dir, shardStates), id)
+	cache, err := p.open(dir, s)
 	if err != nil {
 		return err
 	}
 	defer cache.Close()
-	if err := info.write(dir); err != nil {
-		return err
-	}
-	e, err := newEngine(m.network, o.Transform, detector.Fitting, func(detector.Network, detector.Phase) detector.Needs { return needs })
+	f := p.f
+	e, err := newEngine(m.network, f.o.Transform, detector.Fitting, func(detector.Network, detector.Phase) detector.Needs { return p.needs })
 	if err != nil {
 		return err
 	}
-	for i, set := range sets {
-		list, err := lists[i].Shard(s)
+	for i, set := range f.sets() {
+		list, err := p.lists[i].Shard(p.info.Shard)
 		if err != nil {
 			return err
 		}
@@ -129,7 +87,7 @@ func FitShard(ctx context.Context, m *Model, images imageset.List, o FitOptions,
 			continue
 		}
 		part := set.from(list.Part.First).upTo(len(list.Items))
-		if set.name == trainSet && info.Counted {
+		if p.Counted(set.name) {
 			err = f.count(dir, part, e)
 		} else {
 			err = f.keep(cache, list, part, e)

@@ -247,3 +247,62 @@ func TestFitShardsRefuses(t *testing.T) {
 		refused("a cut fit.json", shardFile, dirs...)
 	}
 }
+
+// Rows that come from elsewhere, in any order, some twice, make the same detector.
+func TestFinishedPlanIsTheSameDetector(t *testing.T) {
+	m := fashionModel(t)
+	images := someImages(t, 150)
+	for _, key := range []string{"nac", "nac_auto"} {
+		o := fashionOptions()
+		o.Detector, o.OnError, o.Rate = key, imageset.Skip, 0.1
+		if key == "nac" {
+			o.Settings = nacSettings
+		}
+		whole, err := Fit(t.Context(), m, images, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := PlanFit(t.Context(), m, images, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := m.Extractor(plan.Yield())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rows []FitRow
+		var counts *coverage.Coverage
+		settings, channels := plan.Coverage()
+		if settings != nil {
+			if counts, err = coverage.New(settings, channels); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, set := range plan.Sets() {
+			err := x.Run(t.Context(), nil, plan.Items(set), func(i int, r FitRow) error {
+				r.Set, r.Position = set, i
+				if !plan.Counted(set) {
+					rows = append(rows, r)
+				} else if r.Reason == "" {
+					return counts.Add(r.States, 1)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		slices.Reverse(rows)
+		less := slices.Delete(slices.Clone(rows), 3, 4)
+		d, err := plan.Finish(t.Context(), append(rows, rows[:9]...), counts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(saved(t, d), saved(t, whole)) {
+			t.Errorf("%s: another detector than that of Fit", key)
+		}
+		if _, err := plan.Finish(t.Context(), less, counts); err == nil || !strings.Contains(err.Error(), "has not come") {
+			t.Errorf("%s: a missing image: %v", key, err)
+		}
+	}
+}
