@@ -163,21 +163,101 @@ func sameBatch(v, w *view) bool {
 	return true
 }
 
-// multiply is the product of two activations.
-func (c *call) multiply() ([]*value, error) {
-	v, w := c.in[0].view, c.in[1].view
-	last := len(v.dims) - 1
-	if last < 1 || len(w.dims) != len(v.dims) {
-		return nil, fmt.Errorf("a product of shapes %v and %v is not supported", v.shape(), w.shape())
+// attention is the operator of that name: scaled products of queries and keys, with a
+// constant added, softmax, and the product with the values.
+func attention(c *call) ([]*value, error) {
+	if len(c.in) < 3 || c.in[1] == nil || c.in[2] == nil {
+		return nil, errors.New("want queries, keys and values")
 	}
-	if s := scoresOf(c.in[0]); s != nil {
-		return c.attend(s, v)
+	for i := 4; i < len(c.in); i++ {
+		if c.in[i] != nil {
+			return nil, fmt.Errorf("input %d, of what was before, is not supported", i)
+		}
 	}
-	q, err := c.heads(c.in[0], last-1, last)
+	for _, name := range c.outputs[1:] {
+		if name != "" {
+			return nil, fmt.Errorf("output %q beside the first is not supported", name)
+		}
+	}
+	if c.int("is_causal", 0) != 0 || c.float("softcap", 0) != 0 {
+		return nil, errors.New("attention that is causal or has a soft cap is not supported")
+	}
+	var parts [3]*value // [images][heads][tokens][channels]
+	flat := false
+	for i, name := range []string{"q_num_heads", "kv_num_heads", "kv_num_heads"} {
+		x := c.in[i]
+		if x.view == nil {
+			return nil, errors.New("a constant where an activation is expected")
+		}
+		switch rank := len(x.view.dims); rank {
+		case 4:
+		case 3:
+			shape, heads := x.view.shape(), c.int(name, 0)
+			if heads < 1 || int64(shape[2])%heads != 0 {
+				return nil, fmt.Errorf("%d heads of %v", heads, shape)
+			}
+			v, err := x.view.reshaped([]int{shape[0], shape[1], int(heads), shape[2] / int(heads)})
+			if err != nil {
+				return nil, err
+			}
+			x, flat = &value{view: v.transposed([]int{0, 2, 1, 3})}, true
+		default:
+			return nil, fmt.Errorf("an input of shape %v: want images, heads, tokens and channels", x.view.shape())
+		}
+		parts[i] = x
+	}
+	r, err := c.products(parts[0], &value{view: parts[1].view.transposed([]int{0, 1, 3, 2})})
 	if err != nil {
 		return nil, err
 	}
-	k, err := c.heads(c.in[1], last, last-1)
+	s := scoresOf(r[0])
+	scale := c.float("scale", float32(1/math.Sqrt(float64(s.q.dim))))
+	if r, err = s.scaled(r[0].view, &tensor{shape: []int{}, floats: []float32{scale}}, false); err != nil {
+		return nil, err
+	}
+	if len(c.in) > 3 && c.in[3] != nil {
+		if r, err = scoresOf(r[0]).biased(r[0].view, c.konst[3]); err != nil {
+			return nil, err
+		}
+	}
+	if r, err = scoresOf(r[0]).weights(r[0].view, 3); err != nil {
+		return nil, err
+	}
+	if r, err = c.attend(scoresOf(r[0]), r[0].view, parts[2]); err != nil || !flat {
+		return r, err
+	}
+	v, shape := r[0].view.transposed([]int{0, 2, 1, 3}), c.in[0].view.shape()
+	if v, err = v.reshaped(shape); err != nil {
+		return nil, err
+	}
+	return []*value{{view: v}}, nil
+}
+
+// multiply is the product of two activations.
+func (c *call) multiply() ([]*value, error) {
+	v, w := c.in[0].view, c.in[1].view
+	if len(v.dims) < 2 || len(w.dims) != len(v.dims) {
+		return nil, fmt.Errorf("a product of shapes %v and %v is not supported", v.shape(), w.shape())
+	}
+	if s := scoresOf(c.in[0]); s != nil {
+		return c.attend(s, v, c.in[1])
+	}
+	return c.products(c.in[0], c.in[1])
+}
+
+// products are those of queries and keys, both with as many dimensions, of which the
+// last are tokens and channels of the one, channels and tokens of the other.
+func (c *call) products(x, y *value) ([]*value, error) {
+	v, w := x.view, y.view
+	last := len(v.dims) - 1
+	if len(w.dims) != len(v.dims) {
+		return nil, fmt.Errorf("a product of shapes %v and %v is not supported", v.shape(), w.shape())
+	}
+	q, err := c.heads(x, last-1, last)
+	if err != nil {
+		return nil, err
+	}
+	k, err := c.heads(y, last, last-1)
 	if err != nil {
 		return nil, err
 	}
@@ -290,9 +370,12 @@ func (s *scores) weights(v *view, axis int) ([]*value, error) {
 }
 
 // attend is the product of attention's weights with the values.
-func (c *call) attend(s *scores, weights *view) ([]*value, error) {
+func (c *call) attend(s *scores, weights *view, values *value) ([]*value, error) {
 	last := len(weights.dims) - 1
-	v, err := c.heads(c.in[1], last-1, last)
+	if values.view == nil || len(values.view.dims) != last+1 {
+		return nil, errors.New("a product of attention's weights and something else than the values is not supported")
+	}
+	v, err := c.heads(values, last-1, last)
 	if err != nil {
 		return nil, err
 	}

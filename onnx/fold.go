@@ -51,6 +51,7 @@ var foldable = map[string]func(n *node, in []*tensor) (*tensor, error){
 	"Greater":    foldCompare(func(a, b float64) bool { return a > b }),
 	"Not":        foldUnary(func(x float64) float64 { return 1 - x }),
 	"ScatterND":  foldScatterND,
+	"Clip":       foldClip,
 	"Sqrt":       foldUnary(math.Sqrt),
 	"Floor":      foldUnary(math.Floor),
 	"Ceil":       foldUnary(math.Ceil),
@@ -200,6 +201,22 @@ func foldUnary(f func(x float64) float64) func(*node, []*tensor) (*tensor, error
 		}
 		return r, nil
 	}
+}
+
+// foldClip bounds values; either bound may be absent, and the upper one wins.
+func foldClip(_ *node, in []*tensor) (*tensor, error) {
+	bounds := [2]float64{math.Inf(-1), math.Inf(1)}
+	for i := range bounds {
+		t := input(in, i+1)
+		if t == nil {
+			continue
+		}
+		if t.len() != 1 || t.isInt() != in[0].isInt() {
+			return nil, errors.New("bounds that are not single values of the data's type")
+		}
+		bounds[i] = t.at(0)
+	}
+	return foldUnary(func(x float64) float64 { return min(max(x, bounds[0]), bounds[1]) })(nil, in)
 }
 
 func foldCast(n *node, in []*tensor) (*tensor, error) {

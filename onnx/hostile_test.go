@@ -54,6 +54,13 @@ func TestRefusals(t *testing.T) {
 			b.gemm("fc", "input", 4, 3)
 			return b.bytes()
 		}(), "too large"},
+		{"attention with a past", classifier("Attention", nil, "input", "input", "", "input"), `node "strange" (Attention): input 4`},
+		{"causal attention", classifier("Attention", attributes{"is_causal": 1}, "input", "input"), "causal"},
+		{"attention without values", classifier("Attention", nil, "input"), "want queries, keys and values"},
+		{"attention of pixels", classifier("Attention", nil, "input", "input"), `node "strange" (Attention)`},
+		{"odd bounds", with(func(b *builder) {
+			b.node("Clip", "bounded", nil, b.scalar("one", 1), b.longs("low", 0, 1))
+		}), "bounds that are not single values"},
 		{"data cut off", with(func(b *builder) {
 			b.initializers = append(b.initializers, message(nil).number(1, 5).number(2, typeFloat).text(8, "w").text(9, "abcd"))
 			b.node("Add", "sum", nil, "input", "w")

@@ -331,7 +331,7 @@ func (m *importer) apply(n *node, in []*value, constant bool) ([]*value, error) 
 			return nil, errors.New("this operator of constants alone is not supported")
 		}
 		for _, t := range konst[:min(len(konst), 2)] {
-			if t == nil {
+			if t == nil && n.op != "Clip" {
 				return nil, errors.New("an input is missing")
 			}
 		}

@@ -176,6 +176,57 @@ var models = []struct {
 		b.gemm("fc", b.node("Gather", "token", attributes{"axis": 1}, x, b.long("first", 0)), 4, 12)
 		return b
 	}},
+	{"attention operator", []string{"sum2", "attended2", "sum1", "qkv1", "stem"}, func() *builder {
+		b := newBuilder(1, 3, 6, 6)
+		b.opset = 23
+		x := b.conv("stem", "input", 12, 3, 2, 2, attributes{"strides": []int{2, 2}})
+		x = b.node("Reshape", "row", nil, x, b.longs("row.shape", 1, 12, 9))
+		x = b.node("Transpose", "tokens", attributes{"perm": []int{0, 2, 1}}, x)
+		// Heads apart, as PyTorch writes it, and a scale of its own.
+		y := b.node("Reshape", "parts", nil, b.linear("qkv1", x, 36, 12), b.longs("parts.shape", 1, 9, 3, 2, 6))
+		y = b.node("Transpose", "parts first", attributes{"perm": []int{2, 0, 3, 1, 4}}, y)
+		part := func(name string, i int64) string { return b.node("Gather", name, nil, y, b.long(name+".at", i)) }
+		y = b.node("Attention", "attended1", attributes{"scale": float32(0.6)}, part("q", 0), part("k", 1), part("v", 2))
+		y = b.node("Reshape", "joined", nil, b.node("Transpose", "back", attributes{"perm": []int{0, 2, 1, 3}}, y), b.longs("joined.shape", 1, 9, 12))
+		x = b.node("Add", "sum1", nil, x, b.linear("proj1", y, 12, 12))
+		// Heads within the channels, and a constant for each pair of tokens.
+		y = b.node("Attention", "attended2", attributes{"q_num_heads": 3, "kv_num_heads": 3},
+			b.linear("q2", x, 12, 12), b.linear("k2", x, 12, 12), b.linear("v2", x, 12, 12), b.floats("bias", normal(b.r, 3*81, 1), 1, 3, 9, 9))
+		x = b.node("Add", "sum2", nil, x, b.linear("proj2", y, 12, 12))
+		x = b.node("Transpose", "channels", attributes{"perm": []int{0, 2, 1}}, x)
+		x = b.node("ReduceMean", "mean", attributes{"axes": []int{2}, "keepdims": 0}, x)
+		b.gemm("fc", x, 4, 12)
+		return b
+	}},
+	{"computed padding", []string{"relu", "padded conv"}, func() *builder {
+		// TensorFlow's SAME padding as timm computes it, from the input's size.
+		b := newBuilder(1, 3, 9, 8)
+		size := b.node("Shape", "shape", nil, "input")
+		var before, after []string
+		for _, axis := range []int64{2, 3} {
+			name := fmt.Sprint(axis)
+			s := b.node("Cast", "float"+name, attributes{"to": typeFloat}, b.node("Gather", "size"+name, nil, size, b.long("axis"+name, axis)))
+			out := b.node("Ceil", "out"+name, nil, b.node("Div", "strided"+name, nil, s, b.scalar("stride"+name, 2)))
+			out = b.node("Sub", "reach"+name, nil, b.node("Mul", "all"+name, nil, out, b.scalar("stride again"+name, 2)), s)
+			all := b.node("Clip", "needed"+name, nil, b.node("Add", "missing"+name, nil, out, b.scalar("kernel less stride"+name, 1)), b.scalar("none"+name, 0), "")
+			half := b.node("Cast", "before"+name, attributes{"to": typeInt64}, b.node("Div", "half"+name, nil, all, b.scalar("two"+name, 2)))
+			rest := b.node("Sub", "after"+name, nil, b.node("Cast", "whole"+name, attributes{"to": typeInt64}, all), half)
+			for i, v := range []string{half, rest} {
+				v = b.node("Unsqueeze", fmt.Sprint("row", i, name), nil, v, b.longs(fmt.Sprint("zero", i, name), 0))
+				if i == 0 {
+					before = append(before, v)
+				} else {
+					after = append(after, v)
+				}
+			}
+		}
+		channels := b.longs("channels", 0, 0)
+		pads := b.node("Concat", "pads", attributes{"axis": 0}, channels, before[0], before[1], channels, after[0], after[1])
+		x := b.conv("padded conv", b.node("Pad", "pad", nil, "input", pads), 8, 3, 3, 3, attributes{"strides": []int{2, 2}})
+		x = b.node("GlobalAveragePool", "mean", nil, b.node("Relu", "relu", nil, x))
+		b.gemm("fc", b.node("Flatten", "flat", nil, x), 4, 8)
+		return b
+	}},
 	{"shifted windows", []string{"mean", "block2", "merged1", "sum1", "image1", "joined1", "windows2", "joined0", "stem"}, func() *builder {
 		b := newBuilder(1, 3, 8, 8)
 		x := b.conv("stem", "input", 8, 3, 2, 2, attributes{"strides": []int{2, 2}})

@@ -31,6 +31,7 @@ func init() {
 		"Conv":               convolution,
 		"Gemm":               gemm,
 		"MatMul":             matMul,
+		"Attention":          attention,
 		"BatchNormalization": batchNorm,
 		"Relu":               relu,
 		"Clip":               clip,

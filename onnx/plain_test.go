@@ -162,7 +162,12 @@ func evaluate(n *node, in []*array) []*array {
 	case "Relu":
 		return unary(func(v float64) float64 { return max(v, 0) })
 	case "Clip":
-		return unary(func(v float64) float64 { return min(max(v, in[1].data[0]), in[2].data[0]) })
+		return unary(func(v float64) float64 {
+			if v = max(v, in[1].data[0]); in[2] != nil {
+				v = min(v, in[2].data[0])
+			}
+			return v
+		})
 	case "Sigmoid":
 		return unary(func(v float64) float64 { return 1 / (1 + math.Exp(-v)) })
 	case "Erf":
@@ -415,6 +420,23 @@ func evaluate(n *node, in []*array) []*array {
 		return unary(math.Sqrt)
 	case "Pow":
 		return binary(math.Pow)
+	case "Shape":
+		y := newArray(len(x.shape))
+		for i, d := range x.shape {
+			y.data[i] = float64(d)
+		}
+		return []*array{y}
+	case "Unsqueeze":
+		return []*array{{slices.Insert(slices.Clone(x.shape), int(in[1].data[0]), 1), x.data}}
+	case "Cast":
+		if isFloatType(n.int("to", 0)) {
+			return unary(func(v float64) float64 { return v })
+		}
+		return unary(math.Trunc)
+	case "Ceil":
+		return unary(math.Ceil)
+	case "Attention":
+		return []*array{attend(n, in)}
 	case "Softmax": // over the last axis
 		y := newArray(x.shape...)
 		n := x.shape[len(x.shape)-1]
@@ -442,5 +464,53 @@ func (a *array) chosen(axis int, index []int) *array {
 		from[axis] = index[at[axis]]
 		y.data[i] = a.at(from...)
 	})
+	return y
+}
+
+// attend is the operator Attention of one image: each query's mean of the values, weighted by
+// the softmax of its products with the keys.
+func attend(n *node, in []*array) *array {
+	at := func(a *array, heads int64, head, token, channel int) float64 {
+		if len(a.shape) == 4 {
+			return a.at(0, head, token, channel)
+		}
+		return a.at(0, token, head*(a.shape[2]/int(heads))+channel)
+	}
+	q, heads := in[0], n.int("q_num_heads", 0)
+	count, dim := q.shape[1], q.shape[len(q.shape)-1]
+	tokens := q.shape[len(q.shape)-2]
+	if len(q.shape) == 3 {
+		count, dim = int(heads), dim/int(heads)
+	}
+	scale := float64(n.float("scale", float32(1/math.Sqrt(float64(dim)))))
+	y := newArray(q.shape...)
+	for h := range count {
+		for i := range tokens {
+			weights, sum := make([]float64, tokens), 0.0
+			for j := range weights {
+				s := 0.0
+				for c := range dim {
+					s += at(q, heads, h, i, c) * at(in[1], heads, h, j, c)
+				}
+				s *= scale
+				if len(in) > 3 {
+					s += in[3].wide([]int{0, h, i, j})
+				}
+				weights[j] = math.Exp(s)
+				sum += weights[j]
+			}
+			for c := range dim {
+				v := 0.0
+				for j, w := range weights {
+					v += w / sum * at(in[2], heads, h, j, c)
+				}
+				if len(q.shape) == 4 {
+					y.data[(h*tokens+i)*dim+c] = v
+				} else {
+					y.data[i*count*dim+h*dim+c] = v
+				}
+			}
+		}
+	}
 	return y
 }
