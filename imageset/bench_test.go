@@ -8,17 +8,33 @@ import (
 	"image/draw"
 	"image/jpeg"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"nac/internal/shareddata"
 )
 
-// benchFiles are real JPEG files: of 32, 64 and some 500 pixels a side.
+// benchFiles are real JPEG files: of 32, 64 and some 500 pixels a side, and those of the folder
+// NAC_JPEGS, which is how progressive files are measured.
 func benchFiles(b testing.TB) map[string][][]byte {
 	dir := shareddata.Unpacked(b)
 	sets := map[string][][]byte{}
+	if own := os.Getenv("NAC_JPEGS"); own != "" {
+		paths, err := filepath.Glob(filepath.Join(own, "*.jpg"))
+		if err != nil || len(paths) == 0 {
+			b.Fatalf("NAC_JPEGS: no *.jpg in %s", own)
+		}
+		for _, path := range paths {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				b.Fatal(err)
+			}
+			sets["own"] = append(sets["own"], data)
+		}
+	}
 	for name, list := range map[string]string{"cifar": "cifar10/val_cifar10", "tin": "cifar10/val_tin", "imagenet": "imagenet/test_imagenet_sample"} {
 		root := filepath.Join(dir, "images_classic")
 		if name == "imagenet" {
@@ -28,12 +44,29 @@ func benchFiles(b testing.TB) map[string][][]byte {
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, item := range l.Items[:100] {
+		for _, item := range l.Items[:min(len(l.Items), 300)] {
 			data, err := os.ReadFile(item.Path)
 			if err != nil {
 				b.Fatal(err)
 			}
-			sets[name] = append(sets[name], data)
+			m, err := jpeg.Decode(bytes.NewReader(data))
+			if err != nil {
+				b.Fatal(err)
+			}
+			of := name + "-444"
+			switch m := m.(type) {
+			case *image.Gray:
+				of = name + "-grey"
+			case *image.YCbCr:
+				if m.SubsampleRatio == image.YCbCrSubsampleRatio420 {
+					of = name + "-420"
+				} else if m.SubsampleRatio != image.YCbCrSubsampleRatio444 {
+					continue
+				}
+			}
+			if len(sets[of]) < 50 {
+				sets[of] = append(sets[of], data)
+			}
 		}
 	}
 	return sets
@@ -44,7 +77,7 @@ func benchFiles(b testing.TB) map[string][][]byte {
 // kind.
 func BenchmarkJPEG(b *testing.B) {
 	sets := benchFiles(b)
-	for _, set := range []string{"cifar", "tin", "imagenet"} {
+	for _, set := range slices.Sorted(maps.Keys(sets)) {
 		files := sets[set]
 		run := func(name string, f func(data []byte) int) {
 			b.Run(set+"/"+name, func(b *testing.B) {
