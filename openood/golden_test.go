@@ -58,13 +58,7 @@ func (r realTables) row(t *testing.T, method, set string) metric.Result {
 
 func tables(t *testing.T, golden string) (r realTables) {
 	t.Helper()
-	data, err := os.ReadFile(shareddata.Path(t, "golden", golden+".json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(data, &r); err != nil {
-		t.Fatal(err)
-	}
+	readJSON(t, shareddata.Path(t, "golden", golden+".json"), &r)
 	return r
 }
 
@@ -340,7 +334,7 @@ func TestRealScoresFromPixels(t *testing.T) {
 				return out
 			}
 			train, val, ood := run("main_train"), run("val"), run("ood_val")
-			t.Run("sweep", func(t *testing.T) { compareSweep(t, net.golden, s.network.Channels, train, val, ood) })
+			t.Run("sweep", func(t *testing.T) { compareSweep(t, net.arch, net.golden, s.network.Channels, train, val, ood) })
 			var bands []*band
 			for i, settings := range b.LayerSettings(b.LayerNames()) {
 				bands = append(bands, newBand(t, settings, train.States[i], train.N))
@@ -384,21 +378,22 @@ func (m inMemory) Read(_ context.Context, _ states.Want, f func(*states.Batch) e
 	return f(b)
 }
 
-// By how many points the AUROCs of the reference's sweep may be off, at most and on
-// average; the winner must be the same. Given the same states all AUROCs are
-// within 0.017 (bench/search). States, however, are float32 here and there, and these networks
-// have neurons enough near the edges of bins. From AUROCs that float64 states give, the reference's
-// figures are off by up to 0.061 (resnet20) and 0.075 (resnet32), on average by 0.016 and 0.022,
-// ours by up to 0.092 and 0.082, on average by 0.023 and 0.020: two roundings of
-// one thing, so the largest of 256 differences between them may be the sum of both.
+// By how many points the AUROCs of the 256 combinations may be off from those of float64
+// states (bench/real), at most and on average. Neurons near the edge of a bin move
+// when the network is rounded to float32, and one of a thousand training images that leaves a
+// bin of few takes what all images with that bin score. PyTorch's own float32 runs are off by
+// up to 0.124 (version 2.9) and 0.085 (1.13, the reference's) for resnet20, 0.065 and 0.092 for resnet32, on
+// average by 0.018 and 0.015, 0.019 and 0.021. Given the same states all AUROCs are
+// the reference's to 0.02: search's TestReferenceSweep.
 const (
-	sweepMargin     = 0.15
+	sweepMargin     = 0.1
 	sweepMeanMargin = 0.025
 )
 
-// compareSweep compares all combinations of the reference's parameter search, and the
+// compareSweep compares all combinations of the reference's parameter search with float64's,
+// and with the reference's own float32 figures, which are as far off on their side; and the
 // winner.
-func compareSweep(t *testing.T, golden string, channels map[string]int, train, val, ood *arch.Batch) {
+func compareSweep(t *testing.T, architecture, golden string, channels map[string]int, train, val, ood *arch.Batch) {
 	space, err := search.Lookup("cifar10")
 	if err != nil {
 		t.Fatal(err)
@@ -408,10 +403,6 @@ func compareSweep(t *testing.T, golden string, channels map[string]int, train, v
 		t.Fatal(err)
 	}
 	r, err := table.Search(t.Context(), search.Options{Method: search.Grid})
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(shareddata.Path(t, "golden", golden+".json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,18 +416,18 @@ func compareSweep(t *testing.T, golden string, channels map[string]int, train, v
 			Combinations [][3]json.RawMessage // choices, FPR@95, AUROC in percent
 		}
 	}
-	if err := json.Unmarshal(data, &want); err != nil {
-		t.Fatal(err)
-	}
-	if len(r.Outcomes) != 256 || len(want.APS.Combinations) != 256 {
-		t.Fatalf("%d combinations, the reference has %d", len(r.Outcomes), len(want.APS.Combinations))
+	readJSON(t, shareddata.Path(t, "golden", golden+".json"), &want)
+	exact := float64Figures(t, architecture).Sweep
+	if len(r.Outcomes) != 256 || len(want.APS.Combinations) != 256 || len(exact) != 256 {
+		t.Fatalf("%d combinations, the reference has %d, float64 %d", len(r.Outcomes), len(want.APS.Combinations), len(exact))
 	}
 	ours := map[[4]coverage.LayerSettings]search.Outcome{}
 	for _, o := range r.Outcomes {
 		ours[[4]coverage.LayerSettings(r.Settings(o))] = o
 	}
 	var winner [4]coverage.LayerSettings
-	worst, mean, best := 0.0, 0.0, 0.0
+	var fromExact, fromReference, exactFromReference spread
+	best := 0.0
 	for _, c := range want.APS.Combinations {
 		var index [4]int
 		var auroc float64
@@ -452,15 +443,19 @@ func compareSweep(t *testing.T, golden string, channels map[string]int, train, v
 		if !ok {
 			t.Fatalf("the reference has the combination %+v", s)
 		}
-		off := math.Abs(100*o.AUROC - auroc)
-		worst, mean = max(worst, off), mean+off/256
+		fromExact.add(100*o.AUROC - exact[o.Index])
+		fromReference.add(100*o.AUROC - auroc)
+		exactFromReference.add(exact[o.Index] - auroc)
 		if auroc > best {
 			best, winner = auroc, s
 		}
 	}
-	t.Logf("256 combinations: AUROC off by at most %.4f points, %.4f on average", worst, mean)
-	if worst > sweepMargin || mean > sweepMeanMargin {
-		t.Errorf("AUROCs are off by up to %.4f points, %.4f on average", worst, mean)
+	t.Logf("256 combinations: from float64 %v; from the reference %v; float64 from the reference %v", fromExact, fromReference, exactFromReference)
+	if fromExact.worst > sweepMargin || fromExact.mean > sweepMeanMargin {
+		t.Errorf("AUROCs are off from float64's by %v", fromExact)
+	}
+	if worst, mean := sweepMargin+exactFromReference.worst, sweepMeanMargin+exactFromReference.mean; fromReference.worst > worst || fromReference.mean > mean {
+		t.Errorf("AUROCs are off from the reference's by %v, which is more than its own %v from float64 explains", fromReference, exactFromReference)
 	}
 	if got := [4]coverage.LayerSettings(r.Settings(r.Best)); got != winner {
 		t.Errorf("the best is %+v with %.4f, the reference's is %+v with %.4f (here %.4f)", got, 100*r.Best.AUROC, winner, best, 100*ours[winner].AUROC)
@@ -476,6 +471,15 @@ func compareSweep(t *testing.T, golden string, channels map[string]int, train, v
 		}
 	}
 }
+
+// spread is of the differences of 256 AUROCs in points.
+type spread struct{ worst, mean float64 }
+
+func (s *spread) add(difference float64) {
+	s.worst, s.mean = max(s.worst, math.Abs(difference)), s.mean+math.Abs(difference)/256
+}
+
+func (s spread) String() string { return fmt.Sprintf("%.3f points, %.3f on average", s.worst, s.mean) }
 
 func compareRow(t *testing.T, what string, got, want metric.Result, points float64) {
 	t.Helper()
@@ -553,17 +557,7 @@ func TestRealNetworksFromFiles(t *testing.T) {
 // from it, where a ReLU or a bin's edge hangs on rounding.
 func compareFloat64(t *testing.T, arch string, report *Report) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", "float64_"+arch+".json"))
-	if os.IsNotExist(err) {
-		return
-	}
-	var want struct{ NAC map[string][2]float64 }
-	if err == nil {
-		err = json.Unmarshal(data, &want)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	want := float64Figures(t, arch)
 	compared := 0
 	for _, m := range report.Methods {
 		if m.Key != "nac" {
@@ -572,8 +566,7 @@ func compareFloat64(t *testing.T, arch string, report *Report) {
 		for _, row := range append(append([]Row(nil), m.Near...), m.Far...) {
 			w, ok := want.NAC[row.Set]
 			if !ok {
-				t.Errorf("no float64 figures of %s", row.Set)
-				continue
+				continue // not computed: the sets are of very different sizes
 			}
 			compared++
 			fpr, auroc := 100*row.Result.FPR95-w[0], 100*row.Result.AUROC-w[1]
@@ -583,7 +576,29 @@ func compareFloat64(t *testing.T, arch string, report *Report) {
 			t.Logf("%s against float64: FPR@95 off by %.3f points, AUROC by %.3f", row.Set, fpr, auroc)
 		}
 	}
-	if compared != len(want.NAC) {
+	if compared == 0 || compared != len(want.NAC) {
 		t.Errorf("%d sets compared with float64, want %d", compared, len(want.NAC))
+	}
+}
+
+// float64Figures are what bench/real/float64.py wrote of a network: FPR@95 and AUROC on each
+// set, and the sweep's AUROCs in the order of search.Outcome.Index. In percent.
+func float64Figures(t *testing.T, arch string) (f struct {
+	NAC   map[string][2]float64
+	Sweep []float64
+}) {
+	t.Helper()
+	readJSON(t, filepath.Join("testdata", "float64_"+arch+".json"), &f)
+	return f
+}
+
+func readJSON(t *testing.T, path string, into any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -2,6 +2,7 @@ package search
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"nac/coverage"
+	"nac/internal/shareddata"
 	"nac/metric"
 	"nac/states"
 )
@@ -138,6 +140,82 @@ func TestGridAgainstCoverage(t *testing.T) {
 	}
 	if r.Best.Index != best.Index {
 		t.Errorf("the best is %+v, want %+v", r.Best, best)
+	}
+}
+
+// madeSet are states of a CIFAR ResNet's widths by a formula; those of val_ood are larger.
+func madeSet(name string, images int) *memory {
+	m := &memory{n: images}
+	more := 1.0
+	if name == "val_ood" {
+		more = 1.25
+	}
+	for _, l := range []struct {
+		layer    string
+		channels int
+		z, g     float64 // the greatest activation and gradient
+	}{{"avgpool", 64, 1, 0.05}, {"layer3", 64, 1, 0.005}, {"layer2", 32, 100, 50}, {"layer1", 16, 100, 30}} {
+		fill := func(kind string, f func(u float64) float64) []float32 {
+			return shareddata.Fill("sweep."+name+"."+l.layer+"."+kind, images*l.channels, f)
+		}
+		z, g := l.z*more, l.g*more
+		m.states = append(m.states, coverage.States{
+			Layer: l.layer,
+			Z:     fill("z", func(u float64) float64 { return u * u * z }),
+			G: fill("g", func(u float64) float64 {
+				s := 2*u - 1
+				return s * s * s * g
+			}),
+		})
+	}
+	return m
+}
+
+// Given the same states, the sweep is that of the reference's own code
+// (bench/search/compare.py --made): every AUROC to 0.02 points, and the same winner. The
+// reference adds scores up in float32, which orders a few images otherwise.
+func TestReferenceSweep(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", "reference_sweep.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want struct {
+		AUROC      []float64 `json:"auroc"`
+		TrainAUROC []float64 `json:"train_auroc"`
+	}
+	if err := json.Unmarshal(data, &want); err != nil {
+		t.Fatal(err)
+	}
+	space, err := Lookup("cifar10")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(name string) Set { return madeSet(name, 500) }
+	channels := map[string]int{"avgpool": 64, "layer3": 64, "layer2": 32, "layer1": 16}
+	table, err := Score(t.Context(), space, Sets{Train: set("train"), Val: set("val"), ValOOD: set("val_ood"), SubTrain: set("sub_train")}, channels, ScoreOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := table.Search(t.Context(), Options{Method: Grid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Outcomes) != 256 || len(want.AUROC) != 256 || len(want.TrainAUROC) != 256 {
+		t.Fatalf("%d combinations, the reference has %d", len(r.Outcomes), len(want.AUROC))
+	}
+	worst, winner := 0.0, 0
+	for i, o := range r.Outcomes {
+		worst = max(worst, math.Abs(100*o.AUROC-want.AUROC[i]), math.Abs(100**o.TrainAUROC-want.TrainAUROC[i]))
+		if want.AUROC[i] > want.AUROC[winner] {
+			winner = i
+		}
+	}
+	t.Logf("AUROCs of %.2f to %.2f, off by %.4f points at most", slices.Min(want.AUROC), slices.Max(want.AUROC), worst)
+	if worst > 0.02 {
+		t.Errorf("AUROCs are off by up to %.4f points", worst)
+	}
+	if int(r.Best.Index) != winner {
+		t.Errorf("combination %d is the best, the reference's is %d", r.Best.Index, winner)
 	}
 }
 

@@ -9,6 +9,11 @@ The reference's own code does its part: its NAC post-processor sets each combina
 builds or reloads the coverage, scores validation ID, validation OOD and the training images set
 aside, and computes its metrics, as its Evaluator.hyperparam_search does with --use_cache. Both
 use all processors; reading the states is in nac's time and not in the reference's.
+
+    python compare.py ood_coverage --made ../../search/testdata/reference_sweep.json
+
+writes the AUROCs that the reference's code finds for made states, which search's
+TestReferenceSweep compares with.
 """
 import argparse, csv, importlib.util, itertools, json, os, pathlib, statistics, subprocess, sys, tempfile, time, types
 
@@ -19,11 +24,14 @@ from safetensors import safe_open
 
 parser = argparse.ArgumentParser()
 parser.add_argument("reference", type=pathlib.Path)
-parser.add_argument("cache", type=pathlib.Path)
+parser.add_argument("cache", type=pathlib.Path, nargs="?")
+parser.add_argument("--made", type=pathlib.Path, help="file for the AUROCs of made states; no cache is read")
 parser.add_argument("--nac", default="nac")
 parser.add_argument("--space", default="cifar10", help="cifar10, cifar100, imagenet-resnet50 or imagenet-vit-b-16")
 parser.add_argument("--combinations", type=int, default=0, help="time only that many of the reference's; 0: all")
 args = parser.parse_args()
+if (args.cache is None) == (args.made is None):
+    parser.error("give a cache or --made")
 
 SETTINGS = {
     "cifar10": "resnet/nac_cifar10.yml", "cifar100": "resnet/nac_cifar100.yml",
@@ -55,14 +63,37 @@ config = yaml.safe_load((args.reference / "configs/postprocessors/nac" / SETTING
 layers = list(config["layer_kwargs"])
 
 
-def loader(name, batch=128):
-    """A set of the cache as the reference's craft_loader gives it: per layer a list of chunks."""
+MADE = {  # layer: neurons, greatest activation, greatest gradient
+    "avgpool": (64, 1, 0.05), "layer3": (64, 1, 0.005), "layer2": (32, 100, 50), "layer1": (16, 100, 30),
+}
+
+
+def made(name, images=500):
+    """A set of made states; those of val_ood are larger."""
+    sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "arch"))
+    from check import uniform
+    columns = {"labels": torch.zeros(images), "predictions": torch.zeros(images), "correct": torch.ones(images, dtype=torch.bool)}
+    more = 1.25 if name == "val_ood" else 1
+    for layer, (neurons, z, g) in MADE.items():
+        u = uniform(f"sweep.{name}.{layer}.z", images * neurons)
+        s = 2 * uniform(f"sweep.{name}.{layer}.g", images * neurons) - 1
+        for kind, v in ("z", u * u * (z * more)), ("g", s * s * s * (g * more)):
+            columns[f"{layer}.{kind}"] = torch.from_numpy(v.astype(np.float32).reshape(images, neurons))
+    return columns
+
+
+def cached(name):
     columns = {}
     for shard in sorted((args.cache / name).glob("*.safetensors")):
         with safe_open(shard, "pt") as f:
             for key in f.keys():
                 columns.setdefault(key, []).append(f.get_tensor(key))
-    columns = {k: torch.cat(v) for k, v in columns.items()}
+    return {k: torch.cat(v) for k, v in columns.items()}
+
+
+def loader(name, batch=128):
+    """A set as the reference's craft_loader gives it: per layer a list of chunks."""
+    columns = made(name) if args.made else cached(name)
     chunks = max(len(columns["labels"]) // batch, 1)
     out = {"labels": columns["labels"].numpy(), "preds": columns["predictions"].numpy()}
     for layer in layers:
@@ -123,6 +154,11 @@ def nac_search():
 
 
 theirs_time, theirs = reference_search()
+if args.made:
+    # In the reference's order: the first layer's O varies fastest.
+    rows = {"auroc": 0, "train_auroc": 1}
+    args.made.write_text(json.dumps({k: [round(float(v[i][0]), 4) for v in theirs.values()] for k, i in rows.items()}) + "\n")
+    sys.exit()
 ours_times, ours = nac_search()
 ours_time = statistics.median(ours_times)
 worst = [max(abs(x[i] - y[i]) for k, v in theirs.items() for x, y in zip(v, ours[k])) for i in (0, 1)]
