@@ -178,15 +178,13 @@ func (d *served) reload() {
 
 // scoreImage scores an encoded image, of a watched folder or, if from is nil, of a request.
 func (d *served) scoreImage(ctx context.Context, v *version, data []byte, from *file) (nac.Result, error) {
-	v.batcher.coming.Add(1)
-	came := sync.OnceFunc(func() { v.batcher.coming.Add(-1) })
-	defer came()
+	arrived := v.batcher.announce()
+	defer arrived()
 	img, input, err := d.decode(ctx, v, data, from)
 	if err != nil {
 		return nac.Result{}, err
 	}
-	came()
-	r, err := v.batcher.score(ctx, input)
+	r, err := v.batcher.score(ctx, input, arrived)
 	if err != nil {
 		return r, err
 	}
@@ -221,7 +219,7 @@ func (d *served) decode(ctx context.Context, v *version, data []byte, from *file
 
 // scoreTensor scores an image that is transformed already.
 func (d *served) scoreTensor(ctx context.Context, v *version, input []float32) (nac.Result, error) {
-	r, err := v.batcher.score(ctx, input)
+	r, err := v.batcher.score(ctx, input, func() {})
 	if err != nil {
 		if ctx.Err() == nil {
 			err = failure{422, err}
