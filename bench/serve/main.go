@@ -1,6 +1,7 @@
 // Command serve measures "nac serve" beside the bare engine: requests a second and
 // their times at several numbers of connections, or, with -requests, memory over
-// many requests. The server is started on a free port of this machine and ended again.
+// many requests. The server is started on a free port of this machine and ended again;
+// arguments that follow the flags are its own.
 //
 //	go build ./cmd/nac && go run ./bench/serve -nac ./nac -detector d.nac -image photo.png
 package main
@@ -62,7 +63,7 @@ func (l *load) run() (err error) {
 		}
 		fmt.Printf("engine alone: %.0f images/s\n", raw)
 	}
-	server := exec.Command(l.nac, "serve", "--listen", "127.0.0.1:0", l.file)
+	server := exec.Command(l.nac, append([]string{"serve", "--listen", "127.0.0.1:0", l.file}, flag.Args()...)...)
 	server.Stderr = os.Stderr
 	out, err := server.StdoutPipe()
 	if err != nil {
@@ -93,7 +94,7 @@ func (l *load) run() (err error) {
 			continue
 		}
 		r, err := send(address, data, n, func(i int64) bool {
-			if i%(l.requests/10) == 0 {
+			if i%max(l.requests/20, 1) == 0 {
 				fmt.Printf("%9d requests: %s\n", i, memory(server.Process.Pid))
 			}
 			return i < l.requests
