@@ -10,10 +10,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -35,7 +37,9 @@ func main() {
 	flag.StringVar(&l.nac, "nac", "nac", "the `program` to measure")
 	flag.StringVar(&l.file, "detector", "", "`file` that nac fit wrote")
 	flag.StringVar(&l.image, "image", "", "`file` that is sent again and again")
-	flag.DurationVar(&l.time, "time", 10*time.Second, "`time` of each measurement")
+	flag.BoolVar(&l.tensors, "tensors", false, "send the decoded image, as a binary tensor of the inference protocol")
+	flag.DurationVar(&l.time, "time", 2*time.Second, "`time` of each measurement")
+	flag.IntVar(&l.rounds, "rounds", 3, "`number` of measurements of each kind, in turns")
 	flag.StringVar(&l.connections, "connections", "1,8,64", "`numbers` of connections")
 	flag.Int64Var(&l.requests, "requests", 0, "send this `number` of requests over each number of connections and show the server's memory")
 	flag.Parse()
@@ -47,8 +51,10 @@ func main() {
 
 type load struct {
 	nac, file, image, connections string
+	tensors                       bool
 	time                          time.Duration
 	requests                      int64
+	rounds                        int
 }
 
 func (l *load) run() (err error) {
@@ -56,14 +62,15 @@ func (l *load) run() (err error) {
 	if err != nil {
 		return err
 	}
-	raw := 0.0
-	if l.requests == 0 {
-		if raw, err = l.raw(data); err != nil {
-			return err
-		}
-		fmt.Printf("engine alone: %.0f images/s\n", raw)
+	d, tensor, err := l.open(data)
+	if err != nil {
+		return err
 	}
-	server := exec.Command(l.nac, append([]string{"serve", "--listen", "127.0.0.1:0", l.file}, flag.Args()...)...)
+	request := request("/score", "", data)
+	if l.tensors {
+		request = tensorRequest(d.Info().Model.Input, tensor)
+	}
+	server := exec.Command(l.nac, append([]string{"serve", "--listen", "127.0.0.1:0", "d=" + l.file}, flag.Args()...)...)
 	server.Stderr = os.Stderr
 	out, err := server.StdoutPipe()
 	if err != nil {
@@ -86,14 +93,12 @@ func (l *load) run() (err error) {
 			return fmt.Errorf("-connections: %q", text)
 		}
 		if l.requests == 0 {
-			r, err := send(address, data, n, func(int64) bool { return true }, l.time)
-			if err != nil {
+			if err := l.compare(address, request, n, d, tensor); err != nil {
 				return err
 			}
-			fmt.Printf("%2d connections: %v, %.0f %% of the engine\n", n, r, 100*r.rate/raw)
 			continue
 		}
-		r, err := send(address, data, n, func(i int64) bool {
+		r, err := send(address, request, n, func(i int64) bool {
 			if i%max(l.requests/20, 1) == 0 {
 				fmt.Printf("%9d requests: %s\n", i, memory(server.Process.Pid))
 			}
@@ -107,36 +112,77 @@ func (l *load) run() (err error) {
 	return nil
 }
 
-// raw is how many images a second the engine scores in full batches in this process,
-// decoded and transformed beforehand.
-func (l *load) raw(data []byte) (float64, error) {
+// open loads the detector, and decodes and transforms the image for it.
+func (l *load) open(image []byte) (*nac.Detector, []float32, error) {
 	d, err := nac.Load(l.file, nil)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
 	info := d.Info()
 	m, err := nac.Open(info.Model.Path, info.Model.Architecture)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
 	if d, err = nac.Load(l.file, m); err != nil {
-		return 0, err
+		return nil, nil, err
 	}
-	const batch = 64
-	img, err := imageset.DecodeBytes(l.image, data)
+	img, err := imageset.DecodeBytes(l.image, image)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
-	size := info.Model.Input[0] * info.Model.Input[1] * info.Model.Input[2]
-	one := make([]float32, size)
-	if err := info.Transform.Apply(img, one); err != nil {
-		return 0, err
+	tensor := make([]float32, info.Model.Input[0]*info.Model.Input[1]*info.Model.Input[2])
+	return d, tensor, info.Transform.Apply(img, tensor)
+}
+
+// request is the bytes of a POST; headers are whole lines.
+func request(path, headers string, body []byte) []byte {
+	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n", path, headers, len(body))
+	return append([]byte(head), body...)
+}
+
+func tensorRequest(shape [3]int, tensor []float32) []byte {
+	body := fmt.Appendf(nil, `{"inputs":[{"name":"images","datatype":"FP32","shape":[1,%d,%d,%d],"parameters":{"binary_data_size":%d}}]}`,
+		shape[0], shape[1], shape[2], 4*len(tensor))
+	headers := fmt.Sprintf("Inference-Header-Content-Length: %d\r\n", len(body))
+	for _, x := range tensor {
+		body = binary.LittleEndian.AppendUint32(body, math.Float32bits(x))
 	}
-	input, results := slices.Repeat(one, batch), make([]nac.Result, batch)
+	return request("/v2/models/d/infer", headers, body)
+}
+
+// compare measures the server over n connections and the engine alone in turns, for the
+// machine's speed may change meanwhile, and prints the medians of the rounds.
+func (l *load) compare(address string, request []byte, n int, d *nac.Detector, tensor []float32) error {
+	all := result{statuses: map[int]int{}}
+	var engine, ratios []float64
+	for range l.rounds {
+		images, err := l.raw(d, tensor)
+		if err != nil {
+			return err
+		}
+		r, err := send(address, request, n, func(int64) bool { return true }, l.time)
+		if err != nil {
+			return err
+		}
+		all.add(r)
+		engine, ratios = append(engine, images), append(ratios, r.rate()/images)
+	}
+	slices.Sort(engine)
+	slices.Sort(ratios)
+	fmt.Printf("%2d connections: %v; the engine alone %.0f images/s, the server %.0f %% of it (%.0f to %.0f)\n", n, all,
+		engine[l.rounds/2], 100*ratios[l.rounds/2], 100*ratios[0], 100*ratios[l.rounds-1])
+	return nil
+}
+
+// raw is how many images a second the engine scores in full batches in this process,
+// decoded and transformed beforehand.
+func (l *load) raw(d *nac.Detector, tensor []float32) (float64, error) {
+	const batch = 64
+	input, results := slices.Repeat(tensor, batch), make([]nac.Result, batch)
 	var start time.Time
 	n := 0
-	for i := 0; i < 3 || time.Since(start) < l.time; i++ {
-		if i == 2 { // the first batches make ready
+	for i := 0; i < 2 || time.Since(start) < l.time; i++ {
+		if i == 1 { // the first batch makes ready
 			start, n = time.Now(), 0
 		}
 		if err := d.ScoreTensors(context.Background(), input, results); err != nil {
@@ -148,29 +194,38 @@ func (l *load) raw(data []byte) (float64, error) {
 }
 
 type result struct {
-	rate     float64
-	p50, p99 time.Duration
+	times    []time.Duration // of requests
+	took     time.Duration
 	statuses map[int]int
 }
 
+func (r *result) add(other result) {
+	r.times = append(r.times, other.times...)
+	r.took += other.took
+	for status, n := range other.statuses {
+		r.statuses[status] += n
+	}
+}
+
+func (r result) rate() float64 { return float64(len(r.times)) / r.took.Seconds() }
+
 func (r result) String() string {
-	s := fmt.Sprintf("%.0f requests/s, p50 %.1f ms, p99 %.1f ms", r.rate, r.p50.Seconds()*1e3, r.p99.Seconds()*1e3)
+	slices.Sort(r.times)
+	n := len(r.times)
+	s := fmt.Sprintf("%.0f requests/s, p50 %.1f ms, p99 %.1f ms", r.rate(), r.times[n/2].Seconds()*1e3, r.times[n*99/100].Seconds()*1e3)
 	for status, n := range r.statuses {
 		s += fmt.Sprintf(", %d with status %d", n, status)
 	}
 	return s
 }
 
-// send posts the image over n connections, each with one request at a time, while more
-// says so and, unless it is 0, for limit. It writes ready bytes: the client shares the
+// send sends the request over n connections, each with one at a time, while more says so
+// and, unless it is 0, for limit. It writes ready bytes: the client shares the
 // processors with the server and should cost little.
-func send(address string, image []byte, n int, more func(i int64) bool, limit time.Duration) (result, error) {
-	request := fmt.Appendf(nil, "POST /score HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", address, len(image))
-	request = append(request, image...)
+func send(address string, request []byte, n int, more func(i int64) bool, limit time.Duration) (result, error) {
 	var sent atomic.Int64
 	var workers sync.WaitGroup
 	var mu sync.Mutex
-	var times []time.Duration
 	r := result{statuses: map[int]int{}}
 	var errs []error
 	start := time.Now()
@@ -205,10 +260,7 @@ func send(address string, image []byte, n int, more func(i int64) bool, limit ti
 			}()
 			mu.Lock()
 			defer mu.Unlock()
-			times = append(times, mine...)
-			for status, k := range statuses {
-				r.statuses[status] += k
-			}
+			r.add(result{times: mine, statuses: statuses})
 			if err != nil {
 				errs = append(errs, err)
 			}
@@ -218,9 +270,7 @@ func send(address string, image []byte, n int, more func(i int64) bool, limit ti
 	if err := errors.Join(errs...); err != nil {
 		return r, err
 	}
-	r.rate = float64(len(times)) / time.Since(start).Seconds()
-	slices.Sort(times)
-	r.p50, r.p99 = times[len(times)/2], times[len(times)*99/100]
+	r.took = time.Since(start)
 	return r, nil
 }
 
