@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"nac/imageset"
+	"nac/internal/safetensors"
 	"nac/onnx"
 )
 
@@ -90,6 +91,43 @@ func TestStoredVersion(t *testing.T) {
 	a, _ := os.ReadFile(file)
 	if b, err := os.ReadFile(again); err != nil || !bytes.Equal(a, b) {
 		t.Errorf("read and saved, the file is another (%v)", err)
+	}
+}
+
+// A version that nobody has written yet is refused by its name, whatever the rest is like.
+func TestLaterVersion(t *testing.T) {
+	f, err := safetensors.Read("testdata/version1.nac")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var tensors []safetensors.Tensor
+	for _, name := range f.Names() {
+		tensor, err := f.Tensor(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tensors = append(tensors, tensor)
+	}
+	meta := f.Metadata()
+	path := filepath.Join(t.TempDir(), "later.nac")
+	for version, want := range map[string]string{fileVersion: "", "2000": `version "2000" of the format; this program reads up to version ` + fileVersion} {
+		meta["version"] = version
+		sum := newChecksum(meta)
+		for _, tensor := range tensors {
+			sum.add(tensor.Name, tensor.DType, tensor.Shape, tensor.Data)
+		}
+		meta["sha256"] = sum.hex()
+		if err := safetensors.Write(path, tensors, meta); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(path, nil)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), path+": "+want) {
+			t.Errorf("version %s: %v", version, err)
+		}
+	}
+	if len(readers) == 0 || readers[fileVersion] == nil {
+		t.Errorf("no reader of version %s", fileVersion)
 	}
 }
 
