@@ -14,10 +14,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -245,15 +243,11 @@ func send(address string, request []byte, n int, more func(i int64) bool, limit 
 					if _, err := c.Write(request); err != nil {
 						return err
 					}
-					a, err := http.ReadResponse(in, nil)
+					status, err := answer(in)
 					if err != nil {
 						return err
 					}
-					var body bytes.Buffer
-					if _, err := io.Copy(&body, a.Body); err != nil {
-						return err
-					}
-					statuses[a.StatusCode]++
+					statuses[status]++
 					mine = append(mine, time.Since(begin))
 				}
 				return nil
@@ -272,6 +266,39 @@ func send(address string, request []byte, n int, more func(i int64) bool, limit 
 	}
 	r.took = time.Since(start)
 	return r, nil
+}
+
+// answer reads a response of HTTP/1.1 that says how long it is, as the server's all do.
+func answer(in *bufio.Reader) (status int, err error) {
+	length := -1
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return 0, err
+		}
+		line = bytes.TrimSpace(line)
+		if status == 0 {
+			_, after, _ := bytes.Cut(line, []byte(" "))
+			code, _, _ := bytes.Cut(after, []byte(" "))
+			if status, err = strconv.Atoi(string(code)); err != nil {
+				return 0, fmt.Errorf("answered %q: %w", line, err)
+			}
+			continue
+		}
+		if len(line) == 0 {
+			break
+		}
+		if value, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			if length, err = strconv.Atoi(string(value)); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if length < 0 {
+		return 0, errors.New("an answer without its length")
+	}
+	_, err = in.Discard(length)
+	return status, err
 }
 
 // memory is what the kernel says of a process (Linux).
