@@ -380,9 +380,25 @@ func (f *fitter) fit() error {
 		}
 	}
 	if _, ok := f.fitting[0].(detector.ValidationFitter); ok {
+		if e, err = newEngine(f.model.network, f.o.Transform, detector.Validating, probe.For(f.fitting...)); err != nil {
+			return err
+		}
 		err := f.pass("validate", f.val, e, func(_ *imageset.Batch, in *detector.Inputs) error {
 			for _, d := range f.fitting {
 				if err := d.(detector.ValidationFitter).FitValidation(in); err != nil {
+					return f.explain(err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if _, ok := f.fitting[0].(detector.OODValidationFitter); ok && len(f.o.ValOOD.Items) > 0 {
+		err := f.pass("validate, OOD", f.o.ValOOD, e, func(_ *imageset.Batch, in *detector.Inputs) error {
+			for _, d := range f.fitting {
+				if err := d.(detector.OODValidationFitter).FitOODValidation(in); err != nil {
 					return f.explain(err)
 				}
 			}

@@ -63,6 +63,15 @@ type ValidationFitter interface {
 	FitValidation(in *Inputs) error
 }
 
+// OODValidationFitter is a Detector that also learns from OOD validation images, where
+// there are any.
+type OODValidationFitter interface {
+	ValidationFitter
+	// FitOODValidation takes in a batch of them. It is called, if at all, between the
+	// last FitValidation and End.
+	FitOODValidation(in *Inputs) error
+}
+
 // Covered is a Detector whose score is the coverage of neurons: the mean over
 // layers of the mean over neurons.
 type Covered interface {

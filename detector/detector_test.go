@@ -120,7 +120,7 @@ func tryFit(d Detector, n Network, train, val *Inputs, batch int) error {
 	}
 	if v, ok := d.(ValidationFitter); ok {
 		for i := 0; i < val.N; i += batch {
-			if err := v.FitValidation(see(d, val.Rows(i, min(i+batch, val.N)), Fitting)); err != nil {
+			if err := v.FitValidation(see(d, val.Rows(i, min(i+batch, val.N)), Validating)); err != nil {
 				return err
 			}
 		}

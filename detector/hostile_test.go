@@ -136,7 +136,7 @@ func TestHostileInputs(t *testing.T) {
 
 // fitsNothing tells whether a method does not look at training images at all.
 func fitsNothing(key string) bool {
-	return slices.Contains([]string{"msp", "mls", "ebo", "entropy", "odin", "rankfeat"}, key)
+	return slices.Contains([]string{"msp", "mls", "ebo", "entropy", "odin", "iodin", "rankfeat"}, key)
 }
 
 // tryAll fits and scores. Scores that are not finite fail the test.

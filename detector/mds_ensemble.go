@@ -62,8 +62,10 @@ func (d *mdsEnsemble) Needs(n Network, p Phase) Needs {
 		return Needs{}
 	case p == Fitting:
 		return Needs{Maps: []Map{stem}}
+	case p == Scoring:
+		return Needs{Passes: []Further{{Pass: d.pass(), Maps: []Map{stem}}}}
 	}
-	return Needs{Passes: []Further{{Pass: d.pass(), Maps: []Map{stem}}}}
+	return Needs{}
 }
 
 func (d *mdsEnsemble) Fit(in *Inputs) error {

@@ -112,11 +112,13 @@ func (d *fusion) Settings() Settings {
 	return s
 }
 
-// Needs has what scoring reads in both phases: images that are held out are scored
+// Needs has what any phase reads in all of them: images that are held out are scored
 // when fitting ends.
 func (d *fusion) Needs(n Network, _ Phase) Needs {
-	all := Union(d.parts, n, Fitting)
-	all.add(Union(d.parts, n, Scoring))
+	var all Needs
+	for p := range Phases {
+		all.add(Union(d.parts, n, Phase(p)))
+	}
 	return all
 }
 

@@ -9,9 +9,13 @@ import (
 type Phase int
 
 const (
-	// Fitting is on ID training and validation images.
+	// Fitting is on ID training images.
 	Fitting Phase = iota
+	// Validating is on validation images, which some detectors are fitted on too.
+	Validating
 	Scoring
+	// Phases is how many there are.
+	Phases = iota
 )
 
 // Needs says what a detector reads of each image in a phase. Logits and the
@@ -94,6 +98,66 @@ func (s SignStep) Apply(image, gradient, dst []float32, channels int) {
 		dst[i] = v - step
 	}
 }
+
+// LargestStep goes against the sign of the gradient at the one value where the gradient
+// is largest, by Size of its channel.
+type LargestStep struct{ Size [3]float32 }
+
+// Apply implements Move.
+func (s LargestStep) Apply(image, gradient, dst []float32, channels int) {
+	copy(dst, image)
+	at := 0
+	for i, g := range gradient {
+		if abs(g) > abs(gradient[at]) {
+			at = i
+		}
+	}
+	step := s.Size[at/(len(image)/channels)%3]
+	if gradient[at] < 0 {
+		step = -step
+	}
+	dst[at] = image[at] - step
+}
+
+// SmallestStep goes along the sign of the gradient, by Size, at the given Share of the
+// values, those where the gradient is smallest.
+type SmallestStep struct{ Share, Size float64 }
+
+// Apply implements Move.
+func (s SmallestStep) Apply(image, gradient, dst []float32, _ int) {
+	copy(dst, image)
+	k := int(float64(len(image)) * s.Share)
+	if k == 0 {
+		return
+	}
+	sizes := make([]float32, len(gradient))
+	for i, g := range gradient {
+		sizes[i] = abs(g)
+	}
+	limit := kthSmallest(sizes, k-1)
+	equal := k // of those at the limit, the first
+	for _, g := range gradient {
+		if abs(g) < limit {
+			equal--
+		}
+	}
+	for i, g := range gradient {
+		switch size := abs(g); {
+		case size > limit || size == limit && equal == 0:
+			continue
+		case size == limit:
+			equal--
+		}
+		switch {
+		case g > 0:
+			dst[i] += float32(s.Size)
+		case g < 0:
+			dst[i] -= float32(s.Size)
+		}
+	}
+}
+
+func abs(v float32) float32 { return max(v, -v) }
 
 // Further is what is read of a further pass: Maps, and with Logits also the logits
 // and the feature.

@@ -11,30 +11,43 @@ import (
 // gradient of its cross-entropy at T with the predicted class. The noise is divided
 // by the standard deviation that the channels were normalised with, or by 0.5 if it is
 // not known. (The reference takes that of its data set's name.)
+//
+// iODIN, which OpenOOD adds, moves the one value of the image where the gradient is
+// largest.
 type odin struct {
 	fitting
-	step []float64 // by channel
+	step []float64             // by channel
+	move func([3]float32) Move // of steps
 }
 
-var _ = register(Method{
-	Key: "odin", About: "probability at a high temperature of an image moved towards its class", Paper: "Liang, ICLR 2018",
-	make: newODIN,
-	Params: []Param{
-		{
-			Name: "temperature", About: "what logits are divided by", Default: 1000, Min: 1e-3, Max: 1e6,
-			Sweep: []float64{1, 10, 100, 1000},
-		},
-		{
-			Name: "noise", About: "by how much pixels are moved", Default: 0.0014, Min: 0, Max: 10,
-			Sweep: []float64{0.0014, 0.0028},
-		},
-	},
-})
+var (
+	_ = register(Method{
+		Key: "odin", About: "probability at a high temperature of an image moved towards its class", Paper: "Liang, ICLR 2018",
+		make: newODIN(func(size [3]float32) Move { return SignStep{size} }), Params: odinParams,
+	})
+	_ = register(Method{
+		Key: "iodin", About: "the same, of an image moved at one value alone", Paper: "OpenOOD, 2024",
+		make: newODIN(func(size [3]float32) Move { return LargestStep{size} }), Params: odinParams,
+	})
+)
 
-func newODIN(p params) (Detector, error) {
-	d := &odin{fitting: fitting{params: p}}
-	d.state = func(s *storage) { s.float64s("step", &d.step, 3) }
-	return d, nil
+var odinParams = []Param{
+	{
+		Name: "temperature", About: "what logits are divided by", Default: 1000, Min: 1e-3, Max: 1e6,
+		Sweep: []float64{1, 10, 100, 1000},
+	},
+	{
+		Name: "noise", About: "by how much pixels are moved", Default: 0.0014, Min: 0, Max: 10,
+		Sweep: []float64{0.0014, 0.0028},
+	},
+}
+
+func newODIN(move func([3]float32) Move) func(params) (Detector, error) {
+	return func(p params) (Detector, error) {
+		d := &odin{fitting: fitting{params: p}, move: move}
+		d.state = func(s *storage) { s.float64s("step", &d.step, 3) }
+		return d, nil
+	}
 }
 
 func (d *odin) Begin(n Network) error {
@@ -54,11 +67,11 @@ func (d *odin) steps(n Network) []float64 {
 }
 
 func (d *odin) pass(steps []float64) Pass {
-	move := SignStep{}
-	for c := range move.Size {
-		move.Size[c] = float32(steps[c])
+	var size [3]float32
+	for c := range size {
+		size[c] = float32(steps[c])
 	}
-	return Pass{Loss: crossEntropy{d.float("temperature")}, Move: move}
+	return Pass{Loss: crossEntropy{d.float("temperature")}, Move: d.move(size)}
 }
 
 func (d *odin) Needs(n Network, p Phase) Needs {

@@ -20,6 +20,18 @@ type Param struct {
 	Late bool
 }
 
+// Check says what is wrong with a value.
+func (p Param) Check(v float64) error {
+	// Written so that NaN fails.
+	if !(v >= p.Min && v <= p.Max) {
+		return fmt.Errorf("%s is %v; it must be %v to %v", p.Name, v, p.Min, p.Max)
+	}
+	if p.Whole && v != math.Trunc(v) {
+		return fmt.Errorf("%s is %v; it must be a whole number", p.Name, v)
+	}
+	return nil
+}
+
 // params are the settings of one method.
 type params struct {
 	key   string
@@ -37,12 +49,8 @@ func paramsOf(key string, s Settings, list []Param) (params, error) {
 		if !given {
 			v = q.Default
 		}
-		// Written so that NaN fails.
-		if !(v >= q.Min && v <= q.Max) {
-			return p, fmt.Errorf("detector: %s: %s is %v; it must be %v to %v", key, q.Name, v, q.Min, q.Max)
-		}
-		if q.Whole && v != math.Trunc(v) {
-			return p, fmt.Errorf("detector: %s: %s is %v; it must be a whole number", key, q.Name, v)
+		if err := q.Check(v); err != nil {
+			return p, fmt.Errorf("detector: %s: %w", key, err)
 		}
 		p.value[q.Name] = v
 	}

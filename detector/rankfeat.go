@@ -40,7 +40,7 @@ func (d *rankFeat) Begin(n Network) error {
 func without(stage int) Pass { return Pass{From: stageName(stage), Change: rankRemoved{}} }
 
 func (d *rankFeat) Needs(n Network, p Phase) Needs {
-	if p == Fitting {
+	if p != Scoring {
 		return Needs{}
 	}
 	var needs Needs

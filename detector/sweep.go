@@ -67,6 +67,10 @@ func SweepVariants(key string, s Settings) ([]Variants, error) {
 		if err != nil {
 			continue
 		}
+		d, err := m.make(p)
+		if err != nil {
+			continue
+		}
 		same := func(v Variants) bool {
 			_, can := v.Detector.(retunable)
 			return can && !slices.ContainsFunc(m.Params, func(q Param) bool {
@@ -75,10 +79,6 @@ func SweepVariants(key string, s Settings) ([]Variants, error) {
 		}
 		if i := slices.IndexFunc(all, same); i >= 0 {
 			all[i].Settings, all[i].params = append(all[i].Settings, c), append(all[i].params, p)
-			continue
-		}
-		d, err := m.make(p)
-		if err != nil {
 			continue
 		}
 		all = append(all, Variants{d, []Settings{c}, []params{p}})

@@ -136,8 +136,11 @@ func (r *runner) estimate(data *Data) error {
 	for _, set := range slices.Concat(data.Near, data.Far, data.CSID) {
 		images += count(set.Source, nil)
 	}
-	if r.learnsFromValidation() {
+	if learns[detector.ValidationFitter](r.methods) {
 		images += count(data.Val, nil)
+	}
+	if learns[detector.OODValidationFitter](r.methods) {
+		images += count(data.ValOOD, nil)
 	}
 	// Of a set that is not in a cache; if all are, there is no network to time.
 	first, indices, found := data.Train, data.TrainIndices, false
@@ -339,38 +342,44 @@ func (r *runner) fit(data *Data) error {
 	return nil
 }
 
-// fitValidation gives the validation images to those methods that learn from them.
+// fitValidation gives validation images to those methods that learn from them.
 func (r *runner) fitValidation(data *Data) error {
-	if !r.learnsFromValidation() {
-		return nil
+	if learns[detector.ValidationFitter](r.methods) {
+		if err := fitOn(r, "val, to fit", data.Val, detector.ValidationFitter.FitValidation); err != nil {
+			return err
+		}
 	}
-	return r.each("val, to fit", detector.Fitting, data.Val, nil, func(b *imageset.Batch, in *detector.Inputs) error {
+	if data.ValOOD != nil && learns[detector.OODValidationFitter](r.methods) {
+		return fitOn(r, "val_ood, to fit", data.ValOOD, detector.OODValidationFitter.FitOODValidation)
+	}
+	return nil
+}
+
+// learns tells whether one of the methods is a T.
+func learns[T any](methods []Method) bool {
+	return slices.ContainsFunc(methods, func(m Method) bool { _, is := m.Detector.(T); return is })
+}
+
+// fitOn gives a set's images to the methods that are T.
+func fitOn[T any](r *runner, name string, s Source, fit func(T, *detector.Inputs) error) error {
+	return r.each(name, detector.Validating, s, nil, func(b *imageset.Batch, in *detector.Inputs) error {
 		if err := finite(in.Logits); err != nil {
 			return err
 		}
 		in.Labels = b.Labels
 		for i, m := range r.methods {
-			v, ok := m.Detector.(detector.ValidationFitter)
+			d, ok := m.Detector.(T)
 			if !ok {
 				continue
 			}
 			start := time.Now()
-			if err := v.FitValidation(in); err != nil {
+			if err := fit(d, in); err != nil {
 				return err
 			}
 			r.cost[i].FitSeconds += time.Since(start).Seconds()
 		}
 		return nil
 	})
-}
-
-func (r *runner) learnsFromValidation() bool {
-	for _, m := range r.methods {
-		if _, ok := m.Detector.(detector.ValidationFitter); ok {
-			return true
-		}
-	}
-	return false
 }
 
 func (r *runner) score(name string, s Source, indices []int) (*SetScores, error) {

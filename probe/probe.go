@@ -61,7 +61,8 @@ type Probe struct {
 	options Options
 	network detector.Network
 	places  map[string]detector.Layer
-	plans   [2]*plan // by detector.Phase
+	plans   [detector.Phases]*plan
+	passes  []*pass // of all plans
 }
 
 // plan is how the needs of a phase are met.
@@ -82,7 +83,7 @@ type pass struct {
 	in     detector.Inputs
 }
 
-// New plans what is needed of a model in both phases. It fails if the model lacks some
+// New plans what is needed of a model in each phase. It fails if the model lacks some
 // of it.
 func New(m *arch.Model, needs Needs, o Options) (*Probe, error) {
 	p := &Probe{model: m, options: o, network: NetworkOf(m, o.Std), places: map[string]detector.Layer{}}
@@ -91,48 +92,39 @@ func New(m *arch.Model, needs Needs, o Options) (*Probe, error) {
 	}
 	for i := range p.plans {
 		of := needs(p.network, detector.Phase(i))
-		if i > 0 && reflect.DeepEqual(of, p.plans[0].needs) {
-			p.plans[i] = p.plans[0]
+		if j := slices.IndexFunc(p.plans[:i], func(l *plan) bool { return reflect.DeepEqual(of, l.needs) }); j >= 0 {
+			p.plans[i] = p.plans[j]
 			continue
 		}
 		var err error
-		if p.plans[i], err = p.plan(of); err != nil {
+		if p.plans[i], err = p.plan(of, p.plans[:i]); err != nil {
 			return nil, err
 		}
-	}
-	// One run serves both phases where they differ in further passes alone.
-	a, b := p.plans[detector.Fitting], p.plans[detector.Scoring]
-	if slices.Equal(a.needs.Layers, b.needs.Layers) && a.needs.Gradients == b.needs.Gradients && slices.Equal(a.maps, b.maps) {
-		b.first = a.first
 	}
 	return p, nil
 }
 
-func (p *Probe) plan(needs detector.Needs) (*plan, error) {
+// plan plans a phase. One run serves all phases that differ in further passes alone, and
+// phases share passes.
+func (p *Probe) plan(needs detector.Needs, earlier []*plan) (*plan, error) {
 	l := &plan{needs: needs, maps: slices.Clone(needs.Maps)}
 	for _, f := range needs.Passes {
-		q := &pass{Further: f}
-		r := arch.Request{Bare: !f.Logits, From: f.Pass.From}
-		var err error
-		if r.Maps, err = p.requested(f.Maps); err != nil {
-			return nil, err
-		}
-		switch {
-		case f.Pass.Change != nil:
+		if f.Pass.Change != nil {
 			if start := f.Pass.Start(); !slices.Contains(l.maps, start) {
 				l.maps = append(l.maps, start)
 			}
-		case f.Pass.Move != nil:
-			loss := &arch.Loss{Layer: f.Pass.Loss.Layer(), Gradient: f.Pass.Loss.Gradient}
-			if q.loss, err = p.extractor(arch.Request{Bare: true, Loss: loss}); err != nil {
-				return nil, err
-			}
-			q.given = make([]float32, p.options.MaxBatch*p.imageSize())
 		}
-		if q.second, err = p.extractor(r); err != nil {
+		q, err := p.pass(f)
+		if err != nil {
 			return nil, err
 		}
 		l.passes = append(l.passes, q)
+	}
+	for _, o := range earlier {
+		if slices.Equal(o.needs.Layers, needs.Layers) && o.needs.Gradients == needs.Gradients && slices.Equal(o.maps, l.maps) {
+			l.first = o.first
+			return l, nil
+		}
 	}
 	maps, err := p.requested(l.maps)
 	if err != nil {
@@ -140,6 +132,31 @@ func (p *Probe) plan(needs detector.Needs) (*plan, error) {
 	}
 	l.first, err = p.extractor(arch.Request{Layers: needs.Layers, Gradients: needs.Gradients, Maps: maps})
 	return l, err
+}
+
+// pass plans a further pass, unless an earlier phase has the same.
+func (p *Probe) pass(f detector.Further) (*pass, error) {
+	if i := slices.IndexFunc(p.passes, func(q *pass) bool { return reflect.DeepEqual(q.Further, f) }); i >= 0 {
+		return p.passes[i], nil
+	}
+	q := &pass{Further: f}
+	r := arch.Request{Bare: !f.Logits, From: f.Pass.From}
+	var err error
+	if r.Maps, err = p.requested(f.Maps); err != nil {
+		return nil, err
+	}
+	if f.Pass.Move != nil {
+		loss := &arch.Loss{Layer: f.Pass.Loss.Layer(), Gradient: f.Pass.Loss.Gradient}
+		if q.loss, err = p.extractor(arch.Request{Bare: true, Loss: loss}); err != nil {
+			return nil, err
+		}
+		q.given = make([]float32, p.options.MaxBatch*p.imageSize())
+	}
+	if q.second, err = p.extractor(r); err != nil {
+		return nil, err
+	}
+	p.passes = append(p.passes, q)
+	return q, nil
 }
 
 func (p *Probe) extractor(r arch.Request) (*arch.Extractor, error) {
@@ -239,12 +256,12 @@ func (p *Probe) MemoryBytes() (n int64) {
 	held := map[*arch.Extractor]bool{}
 	for _, l := range p.plans {
 		held[l.first] = true
-		for _, q := range l.passes {
-			held[q.second] = true
-			if q.loss != nil {
-				held[q.loss] = true
-				n += 4 * int64(len(q.given))
-			}
+	}
+	for _, q := range p.passes {
+		held[q.second] = true
+		if q.loss != nil {
+			held[q.loss] = true
+			n += 4 * int64(len(q.given))
 		}
 	}
 	for e := range held {

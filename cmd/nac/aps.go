@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,7 @@ func (a *apsFlags) add(cmd *cobra.Command) {
 }
 
 // check finds flags that contradict each other.
-func (a *apsFlags) check(cmd *cobra.Command, detectors []string) error {
+func (a *apsFlags) check(cmd *cobra.Command, detectors, set []string) error {
 	if err := a.spaceFlags.check(); err != nil {
 		return err
 	}
@@ -36,6 +37,13 @@ func (a *apsFlags) check(cmd *cobra.Command, detectors []string) error {
 			}
 		}
 		return nil
+	}
+	for _, given := range set {
+		name, _, _ := strings.Cut(given, "=")
+		key, param, _ := strings.Cut(strings.TrimSpace(name), ".")
+		if slices.Contains(swept(detectors), key) && slices.ContainsFunc(methodOf(key).Params, func(p detector.Param) bool { return p.Name == param && len(p.Sweep) > 0 }) {
+			return usagef("--aps chooses %s itself: leave it out of --set", name)
+		}
 	}
 	if slices.Contains(detectors, "nac") {
 		for _, name := range []string{"M", "O", "alpha", "state"} {

@@ -86,7 +86,7 @@ For another network give a YAML file to --settings, or --M, --O, --alpha, --stat
 			if err := flags.check(); err != nil {
 				return err
 			}
-			if err := flags.apsFlags.check(cmd, flags.detectors); err != nil {
+			if err := flags.apsFlags.check(cmd, flags.detectors, flags.set); err != nil {
 				return err
 			}
 			name = archName(name)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -67,6 +68,7 @@ one run would have written. Give --normalize, which each shard would else find o
 }
 
 type fitFlags struct {
+	setFlag
 	model, arch              string
 	id, calibration, oodVal  string
 	root                     string
@@ -97,6 +99,7 @@ func (f *fitFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.detector, "detector", "", "a `key` of \"nac detectors\" (default: nac_auto; nac if the classifier does not end in a linear layer)")
 	fl.StringSliceVar(&f.layers, "layers", nil, "`names` of the layers that the detector reads, see \"nac layers\" (default: chosen)")
 	fl.StringVar(&f.settings, "settings", "", "YAML `file` with the detector's settings (default: chosen)")
+	f.setFlag.add(fl)
 	fl.StringVar(&f.like, "like", "", "take settings and transform from this `detector` of the same classifier, to merge them")
 	fl.StringVar(&f.preset, "transform", "", "prepare images as for this `preset`: cifar10, imagenet, resnet50_v2, ...")
 	fl.IntVar(&f.resize, "resize", 0, "bring the shorter side to this `length` (default: by the classifier's input)")
@@ -245,13 +248,23 @@ func (f *fitFlags) options() (o nac.FitOptions, err error) {
 	return o, err
 }
 
-// ownSettings reads --settings; nac's layers must be complete there, as there is no
+// ownSettings reads --settings and --set; nac's layers must be complete there, as there is no
 // benchmark to take the rest from.
 func (f *fitFlags) ownSettings() (s detector.Settings, err error) {
-	if f.settings == "" {
-		return s, nil
+	var file settingsFile
+	if f.settings != "" {
+		if file, err = readSettings(f.settings); err != nil {
+			return s, err
+		}
 	}
-	file, err := readSettings(f.settings)
+	if s.Params, err = f.params(f.settings, file.Params); err != nil {
+		return s, err
+	}
+	if f.like == "" || len(s.Params) == 0 {
+		err = f.used(s.Params, []string{cmp.Or(f.detector, "nac_auto")}, nil)
+	} else {
+		err = usagef("--set: the settings are those of --like")
+	}
 	if err != nil {
 		return s, err
 	}

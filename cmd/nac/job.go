@@ -243,11 +243,11 @@ func (j *job) one(ctx context.Context, checkpoint string, stderr io.Writer) (*op
 		progress = newProgress(stderr)
 	}
 	from := source{model: m, checkpoint: checkpoint, transform: j.transform, kernel: j.kernel, batch: j.batch, workers: j.workers}
-	notes := j.notes
 	settings, err := j.settings(j.benchmark)
 	if err != nil {
 		return nil, nil, err
 	}
+	notes := slices.Concat(j.notes, setNote(settings.Params))
 	if j.aps && slices.Contains(j.detectors, "nac") {
 		var note string
 		settings, note, err = j.tune(ctx, from, data, progress)
@@ -299,6 +299,9 @@ func (j *job) one(ctx context.Context, checkpoint string, stderr io.Writer) (*op
 
 func (j *job) methods() ([]openood.Method, error) {
 	settings, err := j.settings(j.benchmark)
+	if err == nil {
+		err = j.used(settings.Params, j.detectors, settings.Fusion)
+	}
 	if err != nil {
 		return nil, err
 	}

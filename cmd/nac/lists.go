@@ -16,11 +16,15 @@ import (
 )
 
 func newDetectorsCommand() *cobra.Command {
-	return &cobra.Command{
+	var settings bool
+	cmd := &cobra.Command{
 		Use:   "detectors",
 		Short: "List the detectors",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if settings {
+				return printLines(cmd.OutOrStdout(), paramTable())
+			}
 			t := newTable("key", "score (higher = more in-distribution)", "paper")
 			for _, m := range detector.Methods() {
 				t.AppendRow(table.Row{m.Key, m.About, m.Paper})
@@ -28,6 +32,23 @@ func newDetectorsCommand() *cobra.Command {
 			return printLines(cmd.OutOrStdout(), t.Render())
 		},
 	}
+	cmd.Flags().BoolVar(&settings, "settings", false, "list what --set can set")
+	return cmd
+}
+
+// paramTable lists the settings that are one number.
+func paramTable() string {
+	t := newTable("setting", "what it is", "default", "from", "to", "tried by --aps")
+	for _, m := range detector.Methods() {
+		for _, p := range m.Params {
+			var tried []string
+			for _, v := range p.Sweep {
+				tried = append(tried, fmt.Sprint(v))
+			}
+			t.AppendRow(table.Row{m.Key + "." + p.Name, p.About, fmt.Sprint(p.Default), fmt.Sprint(p.Min), fmt.Sprint(p.Max), strings.Join(tried, ", ")})
+		}
+	}
+	return t.Render()
 }
 
 func newArchCommand() *cobra.Command {

@@ -21,6 +21,7 @@ import (
 // settingsFlags are the settings of detectors as given: a benchmark's published
 // ones, changed by a file, changed by flags.
 type settingsFlags struct {
+	setFlag
 	layers, fusion      []string
 	file                string
 	m, o, alpha, state  []string
@@ -35,6 +36,7 @@ func (s *settingsFlags) add(f *pflag.FlagSet) {
 	f.StringSliceVar(&s.o, "O", nil, "nac: samples that make a bin fully covered, as `50`, likewise")
 	f.StringSliceVar(&s.alpha, "alpha", nil, "nac: steepness of the sigmoid, as `100`, likewise")
 	f.StringSliceVar(&s.state, "state", nil, "nac: state `function` such as \"sigmoid(o*g_kl)\", likewise")
+	s.setFlag.add(f)
 	f.StringSliceVar(&s.fusion, "fusion", nil, "nac_fusion: `names` of the detectors whose scores are added (default: "+list(detector.FusionParts)+")")
 	f.Float64Var(&s.temperature, "temperature", 1, "ebo: temperature")
 	s.temperatureWasGiven = func() bool { return f.Changed("temperature") }
@@ -57,12 +59,15 @@ type settingsFile struct {
 		Weight *float64 `yaml:"weight"`
 	} `yaml:"layers"`
 	Temperature *float64 `yaml:"temperature"`
+	// Params are settings by detector and name, as knn.K.
+	Params map[string]float64 `yaml:"params"`
 }
 
 const settingsExample = `  layers:
     - {layer: avgpool, M: 50, O: 50, alpha: 100}
     - {layer: layer3, M: 500, O: 100, alpha: 1000, func: sigmoid(o*g_kl)}
-  temperature: 1`
+  temperature: 1
+  params: {knn.K: 100}`
 
 // settings returns what the detectors are to be made with.
 func (s *settingsFlags) settings(b openood.Benchmark) (detector.Settings, error) {
@@ -96,6 +101,10 @@ func (s *settingsFlags) settings(b openood.Benchmark) (detector.Settings, error)
 		}
 	}
 	settings := detector.Settings{Layers: b.LayerSettings(layers), Fusion: s.fusion}
+	var err error
+	if settings.Params, err = s.params(s.file, file.Params); err != nil {
+		return settings, err
+	}
 	at := func(layer string) (*coverage.LayerSettings, error) {
 		i := slices.Index(layers, layer)
 		if i < 0 {

@@ -65,7 +65,7 @@ func TestSettings(t *testing.T) {
 		{"flags go over the file", "layers:\n- {layer: avgpool, M: 20, O: 2}\ntemperature: 2\n", []string{"--O", "9", "--temperature", "3"},
 			detector.Settings{Temperature: 3, Layers: []coverage.LayerSettings{{Layer: "avgpool", M: 20, O: 9, Alpha: 100}}}},
 		{"the help's example", strings.ReplaceAll("\n"+settingsExample, "\n  ", "\n"), nil,
-			detector.Settings{Temperature: 1, Layers: published[:2]}},
+			detector.Settings{Temperature: 1, Layers: published[:2], Params: map[string]float64{"knn.K": 100}}},
 		{"parts of a fusion", "", []string{"--layers", "avgpool", "--fusion", "nac,knn"},
 			detector.Settings{Layers: published[:1], Fusion: []string{"nac", "knn"}}},
 		{"an empty file", "# nothing\n", nil, detector.Settings{Layers: published}},
