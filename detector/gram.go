@@ -114,19 +114,24 @@ func (d *gram) End() error {
 	if err := d.endTrained(); err != nil {
 		return err
 	}
-	width := len(d.low) / d.classes
+	fillRanges(d.low, d.high, len(d.low)/d.classes)
+	return nil
+}
+
+// fillRanges gives the range of all images to classes that have none; a class has width
+// ranges.
+func fillRanges[T float32 | float64](low, high []T, width int) {
 	for k := range width {
-		low, high := math.Inf(1), math.Inf(-1)
-		for at := k; at < len(d.low); at += width {
-			low, high = min(low, d.low[at]), max(high, d.high[at])
+		least, greatest := low[k], high[k]
+		for at := k; at < len(low); at += width {
+			least, greatest = min(least, low[at]), max(greatest, high[at])
 		}
-		for at := k; at < len(d.low); at += width {
-			if d.low[at] > d.high[at] {
-				d.low[at], d.high[at] = low, high
+		for at := k; at < len(low); at += width {
+			if low[at] > high[at] {
+				low[at], high[at] = least, greatest
 			}
 		}
 	}
-	return nil
 }
 
 func (d *gram) Score(in *Inputs, dst []float64) error {
