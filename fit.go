@@ -380,7 +380,7 @@ func (f *fitter) fit() error {
 		}
 	}
 	if _, ok := f.fitting[0].(detector.ValidationFitter); ok {
-		if e, err = newEngine(f.model.network, f.o.Transform, detector.Validating, probe.For(f.fitting...)); err != nil {
+		if e, err = f.engine(detector.Validating, probe.For(f.fitting...)); err != nil {
 			return err
 		}
 		err := f.pass("validate", f.val, e, func(_ *imageset.Batch, in *detector.Inputs) error {
@@ -395,8 +395,8 @@ func (f *fitter) fit() error {
 			return err
 		}
 	}
-	if _, ok := f.fitting[0].(detector.OODValidationFitter); ok && len(f.o.ValOOD.Items) > 0 {
-		err := f.pass("validate, OOD", f.o.ValOOD, e, func(_ *imageset.Batch, in *detector.Inputs) error {
+	if _, ok := f.fitting[0].(detector.OODValidationFitter); ok && len(f.valOOD.Items) > 0 {
+		err := f.pass("validate, OOD", f.valOOD, e, func(_ *imageset.Batch, in *detector.Inputs) error {
 			for _, d := range f.fitting {
 				if err := d.(detector.OODValidationFitter).FitOODValidation(in); err != nil {
 					return f.explain(err)

@@ -122,7 +122,7 @@ func (f *fitter) shardNeeds() (n detector.Needs, err error) {
 	if err := f.candidates(); err != nil {
 		return n, err
 	}
-	for _, phase := range []detector.Phase{detector.Fitting, detector.Scoring} {
+	for phase := range detector.Phase(detector.Phases) {
 		of := detector.Union(f.fitting, f.network, phase)
 		if of.Images() {
 			return n, fmt.Errorf("nac: %s reads more of an image than logits, the feature and states of layers, which is not kept: it cannot be fitted in shards", f.o.Detector)
