@@ -128,6 +128,7 @@ func (d *mdsEnsemble) Score(in *Inputs, dst []float64) error {
 type nearestClass struct{ *mdsEnsemble }
 
 func (nearestClass) Layer() string { return stem.Layer }
+func (nearestClass) fitted()       {}
 
 // Gradient is P (x - m), with P = a'a and m the nearest mean.
 func (l nearestClass) Gradient(values, gradient []float32) {

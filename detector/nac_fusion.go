@@ -113,7 +113,8 @@ func (d *fusion) Settings() Settings {
 }
 
 // Needs has what any phase reads in all of them: images that are held out are scored
-// when fitting ends.
+// when fitting ends. Which they are is not known before, so that further passes of the
+// network that a part needs are made over all training images.
 func (d *fusion) Needs(n Network, _ Phase) Needs {
 	var all Needs
 	for p := range Phases {
@@ -125,9 +126,10 @@ func (d *fusion) Needs(n Network, _ Phase) Needs {
 func (d *fusion) Begin(n Network) error {
 	d.phase = fresh
 	for i, p := range d.parts {
-		if len(p.Needs(n, Scoring).Passes) > 0 {
-			// A pass may depend on what fitting is yet to find out.
-			return d.errorf("%s cannot be a part: it needs further passes of the network for images that are held out", d.keys[i])
+		for _, f := range p.Needs(n, Scoring).Passes {
+			if _, later := f.Pass.Loss.(fittedLoss); later {
+				return d.errorf("%s cannot be a part: images that are held out would have to be moved by what fitting is yet to find", d.keys[i])
+			}
 		}
 		if err := p.Begin(n); err != nil {
 			return d.errorf("%w", err)
@@ -315,6 +317,10 @@ func (in *Inputs) clone() *Inputs {
 	}
 	for i, m := range in.Maps {
 		out.Maps[i].Values = slices.Clone(m.Values)
+	}
+	out.Passes = slices.Clone(in.Passes)
+	for i, p := range in.Passes {
+		out.Passes[i].Inputs = p.Inputs.clone()
 	}
 	return &out
 }

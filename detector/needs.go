@@ -77,6 +77,10 @@ type Loss interface {
 	Gradient(values, gradient []float32)
 }
 
+// fittedLoss is a Loss that depends on what fitting finds, so that its passes cannot be
+// made before it has ended.
+type fittedLoss interface{ fitted() }
+
 // Move changes an image along a gradient. Its dynamic type must be comparable.
 type Move interface {
 	// Apply writes the changed image, all three as planes of a channel each.
