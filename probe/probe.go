@@ -62,7 +62,9 @@ type Probe struct {
 	network detector.Network
 	places  map[string]detector.Layer
 	plans   [detector.Phases]*plan
-	passes  []*pass // of all plans
+	// Of all plans.
+	passes    []*pass
+	gradients []*gradient
 }
 
 // plan is how the needs of a phase are met.
@@ -77,10 +79,17 @@ type plan struct {
 // pass is a further run of the network.
 type pass struct {
 	detector.Further
-	loss   *arch.Extractor // yields the gradient that an image is moved along
-	second *arch.Extractor
-	given  []float32 // moved images
-	in     detector.Inputs
+	gradient *gradient // along which an image is moved
+	second   *arch.Extractor
+	given    []float32 // moved images
+	in       detector.Inputs
+}
+
+// gradient is that of a loss by the images, which passes share.
+type gradient struct {
+	loss      detector.Loss
+	extractor *arch.Extractor
+	of        []float32 // of the images of this run; nil if it is not computed yet
 }
 
 // New plans what is needed of a model in each phase. It fails if the model lacks some
@@ -146,8 +155,7 @@ func (p *Probe) pass(f detector.Further) (*pass, error) {
 		return nil, err
 	}
 	if f.Pass.Move != nil {
-		loss := &arch.Loss{Layer: f.Pass.Loss.Layer(), Gradient: f.Pass.Loss.Gradient}
-		if q.loss, err = p.extractor(arch.Request{Bare: true, Loss: loss}); err != nil {
+		if q.gradient, err = p.gradient(f.Pass.Loss); err != nil {
 			return nil, err
 		}
 		q.given = make([]float32, p.options.MaxBatch*p.imageSize())
@@ -157,6 +165,36 @@ func (p *Probe) pass(f detector.Further) (*pass, error) {
 	}
 	p.passes = append(p.passes, q)
 	return q, nil
+}
+
+// gradient plans that of a loss, unless another pass has it.
+func (p *Probe) gradient(loss detector.Loss) (*gradient, error) {
+	if i := slices.IndexFunc(p.gradients, func(g *gradient) bool { return g.loss == loss }); i >= 0 {
+		return p.gradients[i], nil
+	}
+	e, err := p.extractor(arch.Request{Bare: true, Loss: &arch.Loss{Layer: loss.Layer(), Gradient: loss.Gradient}})
+	if err != nil {
+		return nil, err
+	}
+	g := &gradient{loss: loss, extractor: e}
+	p.gradients = append(p.gradients, g)
+	return g, nil
+}
+
+// run computes the gradient for the first n images.
+func (g *gradient) run(images []float32, n int) error {
+	if g.of != nil {
+		return nil
+	}
+	out, err := g.extractor.Run(images, n)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(out.InputGradient, func(v float32) bool { return v != v || math.IsInf(float64(v), 0) }) {
+		return errors.New("probe: the gradient of an image is not finite; are checkpoint, mean and std the right ones?")
+	}
+	g.of = out.InputGradient
+	return nil
 }
 
 func (p *Probe) extractor(r arch.Request) (*arch.Extractor, error) {
@@ -198,6 +236,9 @@ func (p *Probe) Run(images []float32, n int, phase detector.Phase) (*detector.In
 		return nil, err
 	}
 	take(&l.in, out, l.maps)
+	for _, g := range p.gradients {
+		g.of = nil
+	}
 	l.in.Passes = l.in.Passes[:0]
 	for _, q := range l.passes {
 		start := time.Now()
@@ -216,18 +257,13 @@ func (p *Probe) run(q *pass, images []float32, n int, first *detector.Inputs) er
 	case q.Pass.Change != nil:
 		i := slices.IndexFunc(first.Maps, func(m detector.MapValues) bool { return m.Map == q.Pass.Start() })
 		given = first.Maps[i].Values
-	case q.loss != nil:
-		out, err := q.loss.Run(images, n)
-		if err != nil {
+	case q.gradient != nil:
+		if err := q.gradient.run(images, n); err != nil {
 			return err
 		}
 		size := p.imageSize()
 		for i := range n {
-			gradient := out.InputGradient[i*size:][:size]
-			if slices.ContainsFunc(gradient, func(v float32) bool { return v != v || math.IsInf(float64(v), 0) }) {
-				return errors.New("probe: the gradient of an image is not finite; are checkpoint, mean and std the right ones?")
-			}
-			q.Pass.Move.Apply(images[i*size:][:size], gradient, q.given[i*size:][:size], p.model.InputSize[0])
+			q.Pass.Move.Apply(images[i*size:][:size], q.gradient.of[i*size:][:size], q.given[i*size:][:size], p.model.InputSize[0])
 		}
 		given = q.given
 	}
@@ -259,10 +295,10 @@ func (p *Probe) MemoryBytes() (n int64) {
 	}
 	for _, q := range p.passes {
 		held[q.second] = true
-		if q.loss != nil {
-			held[q.loss] = true
-			n += 4 * int64(len(q.given))
-		}
+		n += 4 * int64(len(q.given))
+	}
+	for _, g := range p.gradients {
+		held[g.extractor] = true
 	}
 	for e := range held {
 		n += e.MemoryBytes()
