@@ -1,9 +1,10 @@
 """The tables of docs/results-cifar10.md, from what run.sh wrote.
 
-    table.py OUT REFERENCE20.json REFERENCE32.json
+    table.py OUT REFERENCE20.json[,...] REFERENCE32.json[,...]
 
 A reference file has the rows of the reference's own code, [FPR@95, AUROC, ...] in
-percent by set, for each method."""
+percent by set, for each method; bench/real/reference.py writes those of methods that the
+others lack."""
 import json
 import sys
 
@@ -36,7 +37,10 @@ for network, file in references.items():
     table, cost = rows(f"{out}/{network}")
     single, single_cost = rows(f"{out}/{network}-nac")
     table["nac"], cost["nac"] = single["nac"], single_cost["nac"]
-    reference = json.load(open(file))["methods"]
+    reference = {}
+    for name in file.split(","):
+        numbers = json.load(open(name))
+        reference.update(numbers.get("methods") or {k: {"rows": v} for k, v in numbers["rows"].items()})
     order = sorted(table, key=lambda k: -(table[k]["near"][0] + table[k]["far"][0]))
     best = {s: max(table[k][s][0] for k in order) for s in ["near", "far"] + SETS}
 

@@ -1,17 +1,16 @@
 """Tables of detectors that need more than a feature, by the reference's own classes.
 
-    python reference.py --openood OPENOOD --fork FORK --data DIR --checkpoint resnet20-12fca82f.th --blocks 3 --out FILE
+    python reference.py --reference CHECKOUT --data DIR --checkpoint resnet20-12fca82f.th --blocks 3 --out FILE
 
-OPENOOD and FORK are checkouts of Jingkang50/OpenOOD and BierOne/ood_coverage, DIR is laid
-out as OpenOOD does. ODIN, the Mahalanobis ensemble, RankFeat and Gram are the fork's
-classes, iODIN and AdaScale newer OpenOOD's (the fork has none). Fitted on
-main_train_cifar10 and sub_train_cifar10, as the reference's baselines were, scored on all
-images of the lists; FPR@95 has OOD as the positive class. All figures in percent.
+CHECKOUT is one of BierOne/ood_coverage, whose classes of ODIN, the Mahalanobis ensemble,
+RankFeat and Gram are run; DIR is laid out as OpenOOD does. Fitted on main_train_cifar10
+and sub_train_cifar10, as the reference's baselines were, scored on all images of the
+lists; FPR@95 has OOD as the positive class. All figures in percent.
 
 What the classes do not know of a network of 64 features and three stages:
 - The list of features is the stem, the stages, and the last one pooled: Gram, which counts
   five features, is told of four; RankFeat's blocks are the last and the one before.
-- ODIN and iODIN divide by the std that the images were normalised with, not by that of
+- ODIN divides by the std that the images were normalised with, not by that of
   the data set's name.
 About 15 minutes on a core. Needs torch, numpy, scikit-learn, scipy, pillow.
 """
@@ -65,16 +64,6 @@ class Net(ResNet):
         return self.layer3(x)
 
 
-class ECDF:
-    """The share of a sample at or below x, as statsmodels has it."""
-
-    def __init__(self, sample):
-        self.sorted = np.sort(np.asarray(sample))
-
-    def __call__(self, x):
-        return np.searchsorted(self.sorted, np.asarray(x), side="right") / len(self.sorted)
-
-
 class Classes:
     """Loads single files of a checkout, without the package around them."""
 
@@ -115,12 +104,11 @@ def config(**args):
     )
 
 
-def methods(openood, fork, net):
+def methods(checkout):
     sys.modules["tqdm"] = types.SimpleNamespace(tqdm=lambda it, **_: it)
-    sys.modules["statsmodels.distributions.empirical_distribution"] = types.SimpleNamespace(ECDF=ECDF)
     torch.Tensor.cuda = lambda self, *_, **__: self
     torch.cuda.FloatTensor = torch.FloatTensor
-    old, new = Classes(fork, "fork"), Classes(openood, "newer")
+    old = Classes(checkout, "reference_classes")
 
     def four(source):
         # "num_layer = 5  # 4 for lenet"
@@ -133,22 +121,11 @@ def methods(openood, fork, net):
     yield "rankfeat", old.load("postprocessors/rankfeat_postprocessor.py").RankFeatPostprocessor(
         config(accelerate=False, temperature=1))
     yield "gram", old.load("postprocessors/gram_postprocessor.py", four).GRAMPostprocessor(config(powers=[1, 2, 3, 4, 5]))
-    new.load("postprocessors/odin_postprocessor.py")
-    yield "iodin", new.load("postprocessors/iodin_postprocessor.py").IODINPostprocessor(config(temperature=1000, noise=0.0014))
-    ada, nets = new.load("postprocessors/adascale_postprocessor.py"), new.load("networks/adascale_net.py")
-    for form in "al":
-        given = config(percentile=[75, 85], k1=5, k2=1, lmbda=10, o=0.05, num_samples=5000)
-        p = ada.AdaScalePostprocessor(given)
-        net.feature_size = 64
-        net.get_fc_layer = lambda: net.linear
-        p.net = getattr(nets, f"AdaScale{form.upper()}Net")(net)
-        yield "adascale_" + form, p
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--openood", required=True)
-    parser.add_argument("--fork", required=True)
+    parser.add_argument("--reference", required=True)
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--blocks", type=int, default=3, help="of a stage: 3 for ResNet-20, 5 for ResNet-32")
@@ -177,18 +154,15 @@ def main():
     sets = {name: batches(lists) for name, lists in LISTS.items()}
     sets.update({name: batches(["test_" + name]) for name in OOD})
     rows = {}
-    for key, p in methods(args.openood, args.fork, net):
+    for key, p in methods(args.reference):
         if args.only and key not in args.only.split(","):
             continue
-        network = p.net if key.startswith("adascale") else net
         if hasattr(p, "setup"):
-            p.setup(network, {"train": sets["train"], "val": sets["val"]}, None)
-        if key.startswith("adascale"):
-            p.set_hyperparam([[75, 85], 5, 1, 10, 0.05])
+            p.setup(net, {"train": sets["train"], "val": sets["val"]}, None)
 
         def scores(name):
             return np.concatenate([
-                p.postprocess(network, batch["data"].clone())[1].detach().numpy().reshape(-1) for batch in sets[name]])
+                p.postprocess(net, batch["data"].clone())[1].detach().numpy().reshape(-1) for batch in sets[name]])
 
         inside, rows[key] = scores("test"), {}
         for name in OOD:
