@@ -53,11 +53,7 @@ func (g gramSums) Reduce(activation []float32, l Layer, dst []float32) {
 			for x := range l.Width {
 				pixel := vector(power[(y*l.Width+x)*channels:][:channels])
 				// No dot product of ones: blas32's depends on where memory begins.
-				total := 0.0
-				for _, v := range pixel.Data {
-					total += float64(v)
-				}
-				blas32.Axpy(float32(total), pixel, vector(row))
+				blas32.Axpy(float32(sum(pixel.Data)), pixel, vector(row))
 			}
 			blas32.Axpy(1, vector(row), vector(sums))
 		}
