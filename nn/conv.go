@@ -71,6 +71,8 @@ type convJob struct {
 	inOff, outOff     []int64
 	inImage, outImage int64
 	block             int // pixels of a task
+	// part is how many taps of a panel a block goes through at a time.
+	part int
 	// after, if there is one, follows panel by panel, while the block is in the
 	// cache. The pixels of out then lie in memory one after the other.
 	after *geluJob
@@ -126,11 +128,35 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout, groups in
 		}
 	}}
 	j.inImage, j.outImage = 4*int64(ig.image()), 4*int64(out.geom.image())
-	// A block's input should stay in the second-level cache beside a panel, and
-	// a block should be long enough to repay reading all weights once.
+	// A block's input should stay in the second-level cache beside a part of a
+	// panel, and a block should be long enough to repay reading all weights once.
 	const cache = 128 << 10
 	j.block = min(max(cache/(4*ig.stride), 48), 192) / kernel.Rows * kernel.Rows
+	j.part = j.shortTaps(partBytes / (4 * w))
 	return j
+}
+
+// partBytes is the most of a panel that a block is multiplied with at a time: every
+// tile of the block reads it anew, so it should stay in the second-level cache.
+const partBytes = 256 << 10
+
+// shortTaps divides taps of more than most channels, and returns how many taps have
+// together at most as many. The order of summation stays.
+func (j *convJob) shortTaps(most int) int {
+	pieces := (j.cin + most - 1) / most
+	for j.cin%pieces != 0 {
+		pieces++
+	}
+	j.cin /= pieces
+	var taps []int64
+	for _, off := range j.tapOff {
+		for i := range pieces {
+			taps = append(taps, off+4*int64(i*j.cin))
+		}
+	}
+	j.tapOff = taps
+	parts := (len(taps)*j.cin + most - 1) / most
+	return (len(taps) + parts - 1) / parts
 }
 
 // group lets every panel read only the input channels of its own groups.
@@ -238,28 +264,35 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 
 	a, inSlab := &c.args, ws.slabs[j.in.slab]
 	*a = kernel.TileArgs{
-		In: &inSlab[0], TapOff: &j.tapOff[0],
-		Taps: int64(len(j.tapOff)), Cin: int64(j.cin), Flags: j.flags,
+		In: &inSlab[0], Cin: int64(j.cin),
 		InOff: &c.in[0], OutOff: &c.out[0], Count: int64(tiles),
 	}
 	outSlab := ws.slabs[j.out.slab]
 	for panel := group * j.panels / groups; panel < (group+1)*j.panels/groups; panel++ {
 		lane := panel * j.tile.Width
-		a.Weights = &j.weights[panel*j.panelSize]
 		if j.panelIn != nil {
 			a.In = &inSlab[j.panelIn[panel]]
 		}
 		a.Out = &outSlab[lane]
+		a.Bias, a.Res, a.Mask, a.Flags = nil, nil, nil, j.flags&kernel.Accumulate
 		if j.bias != nil {
 			a.Bias = &j.bias[lane]
 		}
-		if j.res != nil {
-			a.Res = &ws.slabs[j.res.slab][lane]
+		for t := 0; t < len(j.tapOff); t += j.part {
+			a.TapOff, a.Taps = &j.tapOff[t], int64(min(j.part, len(j.tapOff)-t))
+			a.Weights = &j.weights[panel*j.panelSize+t*j.cin*j.tile.Width]
+			if t+j.part >= len(j.tapOff) { // the sums are complete
+				a.Flags |= j.flags
+				if j.res != nil {
+					a.Res = &ws.slabs[j.res.slab][lane]
+				}
+				if j.mask != nil {
+					a.Mask = &ws.slabs[j.mask.slab][lane]
+				}
+			}
+			j.tile.Run(a)
+			a.Flags |= kernel.Accumulate
 		}
-		if j.mask != nil {
-			a.Mask = &ws.slabs[j.mask.slab][lane]
-		}
-		j.tile.Run(a)
 		if j.after != nil {
 			j.after.apply(ws, first*j.out.geom.stride+lane, count, j.tile.Width, j.out.geom.stride, s)
 		}

@@ -98,34 +98,25 @@ func (w window) span(o, size int) (from, to int) {
 
 type maxJob struct {
 	window
+	max     func(*kernel.MaxArgs)
 	in, out *buffer
 }
 
 func (j *maxJob) uses() []*buffer { return []*buffer{j.in, j.out} }
 
-func (j *maxJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+func (j *maxJob) run(ws *workspace, _, image, _ int, s *scratch) {
 	g := j.in.geom
+	a := &s.maximum
+	*a = kernel.MaxArgs{Row: 4 * int64(g.row()), Channels: int64(g.stride)}
 	for oy := range j.out.geom.height {
 		y0, y1 := j.span(oy, g.height)
+		a.Rows = int64(y1 - y0)
 		for ox := range j.out.geom.width {
 			x0, x1 := j.span(ox, g.width)
-			dst := ws.pixel(j.out, image, oy, ox)[:g.channels]
-			first := true
-			for y := y0; y < y1; y++ {
-				for x := x0; x < x1; x++ {
-					src := ws.pixel(j.in, image, y, x)[:len(dst)]
-					if first {
-						copy(dst, src)
-						first = false
-						continue
-					}
-					for c, v := range src {
-						if v > dst[c] || v != v {
-							dst[c] = v
-						}
-					}
-				}
-			}
+			a.Pixels = int64(x1 - x0)
+			a.In = &ws.pixel(j.in, image, y0, x0)[0]
+			a.Out = &ws.pixel(j.out, image, oy, ox)[0]
+			j.max(a)
 		}
 	}
 }

@@ -203,7 +203,8 @@ func (c *compiler) geometries() {
 	}
 	padded := map[*value]bool{} // read by whole vectors
 	for _, s := range c.stages {
-		if _, ok := s.op.(depthwiseOp); ok {
+		switch s.op.(type) {
+		case depthwiseOp, maxOp:
 			padded[s.in[0]] = true
 		}
 	}
@@ -346,7 +347,7 @@ func (c *compiler) compute(s *stage) {
 	case meanOp:
 		c.emit(&meanJob{c.kernel.Pool(), s.in[0].act, v.act})
 	case maxOp:
-		c.emit(&maxJob{op.window, s.in[0].act, v.act})
+		c.emit(&maxJob{op.window, c.kernel.Max(), s.in[0].act, v.act})
 	case avgOp:
 		c.emit(&avgJob{op, s.in[0].act, v.act})
 	case shortcutOp:

@@ -66,6 +66,7 @@ type scratch struct {
 	layerNorm kernel.LayerNormArgs
 	gelu      kernel.GELUArgs
 	pool      kernel.PoolArgs
+	maximum   kernel.MaxArgs
 	attention attentionScratch
 	sums      []float32
 	totals    []float32

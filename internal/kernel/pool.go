@@ -40,3 +40,41 @@ func pool(a *PoolArgs) {
 		}
 	}
 }
+
+// MaxArgs are the arguments of max pooling of one window, channel by channel:
+//
+//	Out[c] = the greatest of In[y*Row+x*Channels+c], NaN if one is NaN
+//
+// for y < Rows and x < Pixels, both at least 1. Row is a stride in bytes, Channels is
+// a multiple of Lanes.
+type MaxArgs struct {
+	In, Out  *float32
+	Row      int64
+	Channels int64
+	Rows     int64
+	Pixels   int64
+}
+
+// Max returns the set's kernel for MaxArgs.
+func (s *Set) Max() func(*MaxArgs) {
+	if s == portable {
+		return maximum
+	}
+	return machineMax
+}
+
+// maximum is MaxArgs' formula in portable Go.
+func maximum(a *MaxArgs) {
+	out := at(a.Out, 0, a.Channels)
+	copy(out, at(a.In, 0, a.Channels))
+	for y := range a.Rows {
+		in := at(a.In, y*a.Row, a.Pixels*a.Channels)
+		for ; len(in) > 0; in = in[len(out):] {
+			for c, v := range in[:len(out)] {
+				if v > out[c] || v != v {
+					out[c] = v
+				}
+			}
+		}
+	}
+}

@@ -5,5 +5,8 @@ package kernel
 //go:noescape
 func poolAVX2(a *PoolArgs)
 
-// It is bound by memory: wider vectors would gain little.
-var machinePool = poolAVX2
+//go:noescape
+func maximumAVX2(a *MaxArgs)
+
+// They are bound by memory: wider vectors would gain little.
+var machinePool, machineMax = poolAVX2, maximumAVX2

@@ -62,3 +62,53 @@ store:
 	JL      channels
 	VZEROUPPER
 	RET
+
+// func maximumAVX2(a *byte)
+// Requires: AVX
+TEXT ·maximumAVX2(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), DI
+	MOVQ 24(DI), SI
+	SHLQ $0x02, SI
+	XORQ R14, R14
+
+channels:
+	MOVQ    (DI), R8
+	ADDQ    R14, R8
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	MOVQ    32(DI), R9
+
+row:
+	MOVQ R8, AX
+	MOVQ 40(DI), CX
+
+pixel:
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+
+	// MAXPS gives the value that is compared with if either is NaN: those are noted.
+	VCMPPS  $0x03, Y2, Y2, Y6
+	VCMPPS  $0x03, Y3, Y3, Y7
+	VMAXPS  Y0, Y2, Y0
+	VMAXPS  Y1, Y3, Y1
+	VORPS   Y6, Y4, Y4
+	VORPS   Y7, Y5, Y5
+	ADDQ    SI, AX
+	DECQ    CX
+	JNZ     pixel
+	ADDQ    16(DI), R8
+	DECQ    R9
+	JNZ     row
+	MOVQ    8(DI), DX
+	ADDQ    R14, DX
+	VORPS   Y4, Y0, Y0
+	VORPS   Y5, Y1, Y1
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    $0x00000040, R14
+	CMPQ    R14, SI
+	JL      channels
+	VZEROUPPER
+	RET

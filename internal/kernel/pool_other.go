@@ -2,4 +2,4 @@
 
 package kernel
 
-var machinePool = pool
+var machinePool, machineMax = pool, maximum

@@ -55,3 +55,51 @@ func TestPool(t *testing.T) {
 		}
 	}
 }
+
+func TestMaxLayout(t *testing.T) {
+	var a MaxArgs
+	got := []uintptr{unsafe.Offsetof(a.In), unsafe.Offsetof(a.Out), unsafe.Offsetof(a.Row), unsafe.Offsetof(a.Channels), unsafe.Offsetof(a.Rows), unsafe.Offsetof(a.Pixels)}
+	if want := []uintptr{0, 8, 16, 24, 32, 40}; !slices.Equal(got, want) {
+		t.Errorf("fields lie at %v, the assembly reads them at %v", got, want)
+	}
+}
+
+// A NaN anywhere in the window makes the maximum NaN, as in PyTorch.
+func TestMax(t *testing.T) {
+	const row = 5 // pixels
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	for _, s := range Available() {
+		for _, channels := range []int{16, 48} {
+			for rows := 1; rows <= 3; rows++ {
+				for pixels := 1; pixels <= 3; pixels++ {
+					r := rand.New(rand.NewPCG(3, 4))
+					in, got := make([]float32, 3*row*channels), make([]float32, channels)
+					for i := range in {
+						in[i] = float32(r.NormFloat64())
+						if i%channels == 2 {
+							in[i] = -inf
+						}
+					}
+					last := ((rows-1)*row + pixels - 1) * channels
+					in[0], in[last+1] = nan, nan
+					in[3], in[last+3] = inf, nan
+					s.Max()(&MaxArgs{In: &in[0], Out: &got[0], Row: 4 * row * int64(channels), Channels: int64(channels), Rows: int64(rows), Pixels: int64(pixels)})
+					for c, got := range got {
+						want := float64(-inf)
+						for y := range rows {
+							for x := range pixels {
+								want = math.Max(want, float64(in[(y*row+x)*channels+c]))
+							}
+						}
+						if c == 0 || c == 3 { // of infinity and NaN, math.Max prefers the former
+							want = math.NaN()
+						}
+						if got := float64(got); got != want && (got == got || want == want) {
+							t.Errorf("%s, %d channels, %dx%d, channel %d: %g, want %g", s.Name(), channels, rows, pixels, c, got, want)
+						}
+					}
+				}
+			}
+		}
+	}
+}

@@ -39,6 +39,7 @@ func main() {
 		depthwise(vector{suffix: "AVX2", bytes: 32})
 	case "pool":
 		pool(vector{suffix: "AVX2", bytes: 32})
+		maximum(vector{suffix: "AVX2", bytes: 32})
 	case "transformer":
 		transformer()
 	case "train":

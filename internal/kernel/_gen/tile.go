@@ -131,6 +131,19 @@ func tile(v vector, n int) {
 	each(func(i, j int) { v.zero(acc(i, j)) })
 
 	Label("start")
+	if v.bytes == 64 {
+		Comment("Have what the end reads and writes come while the sums are made.")
+		MOVQ(a, RDI)
+		offsets(outOff)
+		for _, f := range []int{argRes, argMask} {
+			next := fmt.Sprintf("fetched%d", f)
+			MOVQ(arg(f), RBX)
+			TESTQ(RBX, RBX)
+			JZ(LabelRef(next))
+			each(func(i, j int) { PREFETCHT0(row(RBX, i, j)) })
+			Label(next)
+		}
+	}
 	offsets(inOff)
 	MOVQ(arg(argIn), RBX)
 	MOVQ(arg(argW), RSI)
