@@ -121,13 +121,10 @@ func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, filter func(
 	j.exact = &packing{j.groups * j.panels, func(part int) {
 		g, p := part/j.panels, part%j.panels
 		last := min(w, og.channels-g*j.group-p*w)
-		rows, u := make([]float32, planes*w), make([]float32, planes)
+		rows := make([]float32, planes*w)
 		for i := range ig.channels {
 			for lane := range last {
-				j.form.Filter(filter(g*j.group+p*w+lane, i), u)
-				for plane, u := range u {
-					rows[plane*w+lane] = u
-				}
+				j.form.Filter(filter(g*j.group+p*w+lane, i), rows[lane:], w)
 			}
 			for plane := range planes {
 				copy(j.weights[((g*planes+plane)*j.panels+p)*panelSize+i*w:], rows[plane*w:][:w])

@@ -14,7 +14,7 @@ func winogradRepack(j *winogradJob, outputs, inputs int, filter func(o, i int) *
 		var unit [9]float32
 		unit[t] = 1
 		u := make([]float32, planes)
-		j.form.Filter(&unit, u)
+		j.form.Filter(&unit, u, 1)
 		for plane, v := range u {
 			matrix[plane*9+t] = v
 		}

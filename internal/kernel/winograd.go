@@ -79,29 +79,44 @@ const (
 )
 
 // Filter transforms one 3x3 filter g, row-major, in float64 as the transforms
-// above need it, into Planes values of u.
-func (w Winograd) Filter(g *[9]float32, u []float32) {
-	side := func(a, b, c float64) [6]float64 {
-		return [6]float64{a, (a + b + c) / 2, (a - b + c) / 2, c}
-	}
-	if w.Outputs == 4 {
-		side = func(a, b, c float64) [6]float64 {
-			const na, nb = 2 * squareA * (squareA - squareB), 2 * squareB * (squareB - squareA)
-			ea, oa, eb, ob := a+squareA*c, pointA*b, a+squareB*c, pointB*b
-			return [6]float64{a / (squareA * squareB), (ea + oa) / na, (ea - oa) / na, (eb + ob) / nb, (eb - ob) / nb, c}
+// above need it, into Planes values of u, step floats apart.
+func (w Winograd) Filter(g *[9]float32, u []float32, step int) {
+	if w.Outputs == 2 {
+		var t [4][3]float64
+		for x := range 3 {
+			t[0][x], t[1][x], t[2][x], t[3][x] = filterSide2(float64(g[x]), float64(g[3+x]), float64(g[6+x]))
 		}
+		for i := range t {
+			a, b, c, d := filterSide2(t[i][0], t[i][1], t[i][2])
+			row := u[4*i*step:][:3*step+1]
+			row[0], row[step], row[2*step], row[3*step] = float32(a), float32(b), float32(c), float32(d)
+		}
+		return
 	}
-	n := w.Side()
-	var columns [3][6]float64
+	var t [6][3]float64
 	for x := range 3 {
-		columns[x] = side(float64(g[x]), float64(g[3+x]), float64(g[6+x]))
+		t[0][x], t[1][x], t[2][x], t[3][x], t[4][x], t[5][x] = filterSide4(float64(g[x]), float64(g[3+x]), float64(g[6+x]))
 	}
-	for i := range n {
-		row := side(columns[0][i], columns[1][i], columns[2][i])
-		for j := range n {
-			u[n*i+j] = float32(row[j])
-		}
+	for i := range t {
+		a, b, c, d, e, f := filterSide4(t[i][0], t[i][1], t[i][2])
+		row := u[6*i*step:][:5*step+1]
+		row[0], row[step], row[2*step] = float32(a), float32(b), float32(c)
+		row[3*step], row[4*step], row[5*step] = float32(d), float32(e), float32(f)
 	}
+}
+
+func filterSide2(a, b, c float64) (_, _, _, _ float64) {
+	return a, (a + b + c) / 2, (a - b + c) / 2, c
+}
+
+func filterSide4(a, b, c float64) (_, _, _, _, _, _ float64) {
+	const (
+		n0 = 1 / (squareA * squareB)
+		na = 1 / (2 * squareA * (squareA - squareB))
+		nb = 1 / (2 * squareB * (squareB - squareA))
+	)
+	ea, oa, eb, ob := (a+squareA*c)*na, pointA*na*b, (a+squareB*c)*nb, pointB*nb*b
+	return a * n0, ea + oa, ea - oa, eb + ob, eb - ob, c
 }
 
 func at(p *float32, byteOffset int64, n int64) []float32 {

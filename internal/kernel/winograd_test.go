@@ -81,7 +81,7 @@ func testWinograd(t *testing.T, w Winograd, channels int, rows, cols int64, epil
 		var g [9]float32
 		copy(g[:], filters[9*c:])
 		u := make([]float32, w.Planes())
-		w.Filter(&g, u)
+		w.Filter(&g, u, 1)
 		for p := range u {
 			v[p*plane+c] *= u[p]
 		}
