@@ -78,16 +78,42 @@ type convJob struct {
 	after *geluJob
 }
 
-// tap is one position of the filter: where it reads relative to the pixel, and
-// its weights.
-type tap struct {
-	dy, dx int
-	weight func(in, out int) float32
+// tap is one position of a filter: where it reads relative to the pixel, and which
+// of the filter's values it is.
+type tap struct{ dy, dx, value int }
+
+// filters are the weights of a convolution as it or its transpose sees them: its
+// channels i and o are joined by values that begin at (i%ins)*inStep + (o%outs)*outStep.
+type filters struct {
+	weights         []float32
+	ins, outs       int
+	inStep, outStep int
+}
+
+// forward returns the filters from cin channels in groups.
+func (c convOp) forward(cin int) filters {
+	values, per := c.k.Size*c.k.Size, cin/c.k.groups()
+	return filters{c.weight, per, len(c.weight) / (per * values), values, per * values}
+}
+
+// backward returns those of the transpose.
+func (c convOp) backward(cin int) filters {
+	f := c.forward(cin)
+	return filters{f.weights, f.outs, f.ins, f.outStep, f.inStep}
+}
+
+// lanes sets dst to value v of the filters from channel i to the channels from o on,
+// which are of one group.
+func (f *filters) lanes(dst []float32, v, i, o int) {
+	from := f.weights[i%f.ins*f.inStep+o%f.outs*f.outStep+v:]
+	for l := range dst {
+		dst[l] = from[l*f.outStep]
+	}
 }
 
 // newConvJob packs a product of taps over cin channels of in yielding cout
 // channels of out, in groups.
-func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout, groups int) *convJob {
+func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, f filters, cin, cout, groups int) *convJob {
 	slices.SortFunc(taps, func(a, b tap) int { return cmp.Or(cmp.Compare(a.dy, b.dy), cmp.Compare(a.dx, b.dx)) })
 	j := &convJob{in: in, out: out, tile: k.Tile(out.geom.stride)}
 	ig := in.geom
@@ -111,18 +137,23 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, cin, cout, groups in
 	j.panels = out.geom.stride / w
 	j.panelSize = len(j.tapOff) * j.cin * w
 	j.weights = kernel.Aligned(j.panels * j.panelSize)
+	long := j.cin // before it is divided
 	j.packing = &packing{j.panels, func(p int) {
-		for t, tp := range taps {
-			base := p*j.panelSize + (t/run*j.cin+t%run*ig.stride)*w
-			first, count := 0, cin
-			if j.panelIn != nil {
-				first, count = j.panelIn[p], min(j.cin, cin-j.panelIn[p])
+		first, count := 0, cin
+		if j.panelIn != nil {
+			first, count = j.panelIn[p], min(long, cin-j.panelIn[p])
+		}
+		for c := range count {
+			// The lanes whose group the channel is in.
+			from, to := p*w, min(p*w+w, cout)
+			if groups > 1 {
+				g := (first + c) / (cin / groups)
+				from, to = max(from, g*(cout/groups)), min(to, (g+1)*(cout/groups))
 			}
-			for c := range count {
-				for l := 0; l < w && p*w+l < cout; l++ {
-					if o := p*w + l; groups == 1 || (first+c)/(cin/groups) == o/(cout/groups) {
-						j.weights[base+c*w+l] = tp.weight(first+c, o)
-					}
+			for t, tp := range taps {
+				if from < to {
+					base := p*j.panelSize + (t/run*long+t%run*ig.stride+c)*w
+					f.lanes(j.weights[base+from-p*w:][:to-from], tp.value, first+c, from)
 				}
 			}
 		}
@@ -302,15 +333,14 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 // forwardConv plans out = conv(in) + bias.
 func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolution {
 	cin, cout, size := in.geom.channels, out.geom.channels, c.k.Size
-	per := cin / c.k.groups()
 	var bias []float32
 	if c.bias != nil {
 		bias = kernel.Aligned(out.geom.stride)
 		copy(bias, c.bias)
 	}
 	if m := winogradOutputs(c.k, in.geom, out.geom, forwardOutputs(out.geom), chunk); m > 0 {
-		j := newWinogradJob(k, m, in, out, c.k.Pad, func(o, i int) *[9]float32 {
-			return (*[9]float32)(c.weight[(o*cin+i)*9:])
+		j := newWinogradJob(k, m, in, out, c.k.Pad, func(o, i int) [9]float32 {
+			return [9]float32(c.weight[(o*cin+i)*9:])
 		})
 		j.bias = bias
 		return j
@@ -318,12 +348,10 @@ func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolutio
 	var taps []tap
 	for ky := range size {
 		for kx := range size {
-			taps = append(taps, tap{ky - c.k.Pad, kx - c.k.Pad, func(i, o int) float32 {
-				return c.weight[((o*per+i%per)*size+ky)*size+kx]
-			}})
+			taps = append(taps, tap{ky - c.k.Pad, kx - c.k.Pad, ky*size + kx})
 		}
 	}
-	j := newConvJob(k, in, out, taps, cin, cout, c.k.groups())
+	j := newConvJob(k, in, out, taps, c.forward(cin), cin, cout, c.k.groups())
 	j.bias = bias
 	for y := range out.geom.height {
 		for x := range out.geom.width {
@@ -340,14 +368,12 @@ func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolutio
 func backwardConv(k *kernel.Set, chunk int, c convOp, gout, gin *buffer) []convolution {
 	var jobs []convolution
 	cin, size, s := gin.geom.channels, c.k.Size, c.k.Stride
-	per := cin / c.k.groups()
 	if m := winogradOutputs(c.k, gin.geom, gout.geom, backwardOutputs, chunk); m > 0 {
-		return append(jobs, newWinogradJob(k, m, gout, gin, 2-c.k.Pad, func(i, o int) *[9]float32 {
-			var turned [9]float32
+		return append(jobs, newWinogradJob(k, m, gout, gin, 2-c.k.Pad, func(i, o int) (turned [9]float32) {
 			for t, w := range c.weight[(o*cin+i)*9:][:9] {
 				turned[8-t] = w
 			}
-			return &turned
+			return turned
 		}))
 	}
 	for py := range min(s, gin.geom.height) {
@@ -355,15 +381,13 @@ func backwardConv(k *kernel.Set, chunk int, c convOp, gout, gin *buffer) []convo
 			var taps []tap
 			for _, ky := range residues(py, c.k) {
 				for _, kx := range residues(px, c.k) {
-					taps = append(taps, tap{(py + c.k.Pad - ky) / s, (px + c.k.Pad - kx) / s, func(o, i int) float32 {
-						return c.weight[((o*per+i%per)*size+ky)*size+kx]
-					}})
+					taps = append(taps, tap{(py + c.k.Pad - ky) / s, (px + c.k.Pad - kx) / s, ky*size + kx})
 				}
 			}
 			if len(taps) == 0 {
 				continue
 			}
-			j := newConvJob(k, gout, gin, taps, gout.geom.channels, cin, c.k.groups())
+			j := newConvJob(k, gout, gin, taps, c.backward(cin), gout.geom.channels, cin, c.k.groups())
 			for y := py; y < gin.geom.height; y += s {
 				for x := px; x < gin.geom.width; x += s {
 					j.pixel(gout.geom.offset(y/s, x/s), gin.geom.offset(y, x))

@@ -39,7 +39,7 @@ type depthwiseJob struct {
 	inRows, outRows   int       // floats from row to row
 }
 
-func newDepthwiseJob(k *kernel.Set, in, out *buffer, taps []tap, y, x, outStep, inStep int) *depthwiseJob {
+func newDepthwiseJob(k *kernel.Set, in, out *buffer, taps []tap, weight []float32, y, x, outStep, inStep int) *depthwiseJob {
 	ig, og := in.geom, out.geom
 	j := &depthwiseJob{
 		in: in, out: out, kernel: k.Depthwise(), y: y, x: x, outStep: outStep, inStep: inStep,
@@ -51,9 +51,10 @@ func newDepthwiseJob(k *kernel.Set, in, out *buffer, taps []tap, y, x, outStep, 
 	for _, tp := range taps {
 		j.tapOff = append(j.tapOff, 4*int64(tp.dy*ig.row()+tp.dx*ig.stride))
 	}
+	size := len(weight) / og.channels
 	j.packing = &packing{len(taps), func(t int) {
 		for c := range og.channels {
-			j.weights[t*og.stride+c] = taps[t].weight(c, c)
+			j.weights[t*og.stride+c] = weight[c*size+taps[t].value]
 		}
 	}}
 	j.packing.all(1)
@@ -106,12 +107,10 @@ func forwardDepthwise(k *kernel.Set, c depthwiseOp, in, out *buffer) *depthwiseJ
 	var taps []tap
 	for ky := range c.k.Size {
 		for kx := range c.k.Size {
-			taps = append(taps, tap{ky - c.k.Pad, kx - c.k.Pad, func(i, _ int) float32 {
-				return c.weight[(i*c.k.Size+ky)*c.k.Size+kx]
-			}})
+			taps = append(taps, tap{ky - c.k.Pad, kx - c.k.Pad, ky*c.k.Size + kx})
 		}
 	}
-	j := newDepthwiseJob(k, in, out, taps, 0, 0, 1, c.k.Stride)
+	j := newDepthwiseJob(k, in, out, taps, c.weight, 0, 0, 1, c.k.Stride)
 	if c.bias != nil {
 		j.bias = kernel.Aligned(out.geom.stride)
 		copy(j.bias, c.bias)
@@ -135,13 +134,11 @@ func backwardDepthwise(k *kernel.Set, c depthwiseOp, gout, gin *buffer) []*depth
 			var taps []tap
 			for _, ky := range residues(py, c.k) {
 				for _, kx := range residues(px, c.k) {
-					taps = append(taps, tap{(py + c.k.Pad - ky) / s, (px + c.k.Pad - kx) / s, func(i, _ int) float32 {
-						return c.weight[(i*c.k.Size+ky)*c.k.Size+kx]
-					}})
+					taps = append(taps, tap{(py + c.k.Pad - ky) / s, (px + c.k.Pad - kx) / s, ky*c.k.Size + kx})
 				}
 			}
 			if len(taps) > 0 {
-				jobs = append(jobs, newDepthwiseJob(k, gout, gin, taps, py, px, s, 1))
+				jobs = append(jobs, newDepthwiseJob(k, gout, gin, taps, c.weight, py, px, s, 1))
 			}
 		}
 	}

@@ -94,7 +94,7 @@ func growWinograd(m, pad int, in, out *geometry) {
 
 // newWinogradJob plans out = conv(in) with the filters given by output and input
 // channel.
-func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, filter func(o, i int) *[9]float32) *winogradJob {
+func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, filter func(o, i int) [9]float32) *winogradJob {
 	ig, og := in.geom, out.geom
 	j := &winogradJob{
 		in: in, out: out, form: k.Winograd(m), cin: ig.stride,
@@ -124,7 +124,8 @@ func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, filter func(
 		rows := make([]float32, planes*w)
 		for i := range ig.channels {
 			for lane := range last {
-				j.form.Filter(filter(g*j.group+p*w+lane, i), rows[lane:], w)
+				values := filter(g*j.group+p*w+lane, i)
+				j.form.Filter(&values, rows[lane:], w)
 			}
 			for plane := range planes {
 				copy(j.weights[((g*planes+plane)*j.panels+p)*panelSize+i*w:], rows[plane*w:][:w])

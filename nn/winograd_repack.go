@@ -6,7 +6,7 @@ import "nac/internal/kernel"
 // training: as a product of the transform's matrix with many filters at once, in
 // float32, where the first time each filter is transformed by itself in float64.
 // A part is a panel of output channels.
-func winogradRepack(j *winogradJob, outputs, inputs int, filter func(o, i int) *[9]float32) *packing {
+func winogradRepack(j *winogradJob, outputs, inputs int, filter func(o, i int) [9]float32) *packing {
 	w, planes := j.tile.Width, j.form.Planes()
 	// The transform is linear: its matrix is what it makes of the unit filters.
 	matrix := kernel.Aligned(planes * 9)
