@@ -102,7 +102,7 @@ func (d *Detector) attach(m *Model) error {
 	if why := d.info.Model.differs(m.info); why != "" {
 		return fmt.Errorf("nac: the detector belongs to another model, %s: %s", d.info.Model.Name, why)
 	}
-	e, err := newEngine(m.network, d.info.Transform, detector.Scoring, probe.For(d.fitted))
+	e, err := newEngine(m, d.info.Transform, detector.Scoring, probe.For(d.fitted))
 	if err != nil {
 		return err
 	}

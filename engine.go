@@ -7,13 +7,13 @@ import (
 	"math"
 	"sync"
 
-	"nac/arch"
 	"nac/detector"
 	"nac/imageset"
 	"nac/probe"
 )
 
-// batchImages is the most images of a run: enough to keep all processors busy.
+// batchImages is the most images of a run unless [Model.WithBatch] says otherwise:
+// enough to keep all processors busy.
 const batchImages = 64
 
 // engine runs the network for one detector. Jobs that come while it is busy wait and
@@ -23,6 +23,7 @@ type engine struct {
 	probe *probe.Probe
 	phase detector.Phase
 	size  int // values of an image
+	most  int // images of a run
 	batch []float32
 
 	mu      sync.Mutex
@@ -30,7 +31,7 @@ type engine struct {
 	running bool
 }
 
-// job is at most batchImages images that want to be run.
+// job is at most an engine's most images that want to be run.
 type job struct {
 	ctx    context.Context
 	images []float32
@@ -41,18 +42,19 @@ type job struct {
 }
 
 // newEngine makes one for what is needed in a phase; see probe.For.
-func newEngine(m *arch.Model, t imageset.Transform, phase detector.Phase, needs func(detector.Network, detector.Phase) detector.Needs) (*engine, error) {
+func newEngine(model *Model, t imageset.Transform, phase detector.Phase, needs func(detector.Network, detector.Phase) detector.Needs) (*engine, error) {
 	of := func(n detector.Network, p detector.Phase) (of detector.Needs) {
 		if p == phase {
 			of = needs(n, p)
 		}
 		return of
 	}
-	p, err := probe.New(m, of, probe.Options{MaxBatch: batchImages, Std: t.Std})
+	m := model.network
+	p, err := probe.New(m, of, probe.Options{MaxBatch: model.batch, Std: t.Std})
 	if err != nil {
 		return nil, err
 	}
-	return &engine{probe: p, phase: phase, size: m.InputSize[0] * m.InputSize[1] * m.InputSize[2]}, nil
+	return &engine{probe: p, phase: phase, most: model.batch, size: m.InputSize[0] * m.InputSize[1] * m.InputSize[2]}, nil
 }
 
 // run runs n images and gives what they yield to take, a batch at a time, in order.
@@ -61,8 +63,8 @@ func (e *engine) run(ctx context.Context, images []float32, n int, take func(in 
 	if len(images) < n*e.size {
 		return fmt.Errorf("nac: %d values are not %d images of %d", len(images), n, e.size)
 	}
-	for first := 0; first < n; first += batchImages {
-		k := min(batchImages, n-first)
+	for first := 0; first < n; first += e.most {
+		k := min(e.most, n-first)
 		j := &job{ctx: ctx, images: images[first*e.size : (first+k)*e.size], n: k, take: take, done: make(chan error, 1)}
 		e.add(j)
 		select {
@@ -110,7 +112,7 @@ func (e *engine) next() (jobs []*job) {
 	for _, j := range e.waiting {
 		if err := j.ctx.Err(); err != nil {
 			j.done <- err
-		} else if n+j.n > batchImages {
+		} else if n+j.n > e.most {
 			break
 		} else {
 			jobs = append(jobs, j)

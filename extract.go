@@ -27,7 +27,7 @@ func (m *Model) Extractor(y Yield) (*Extractor, error) {
 	if have := kernel.Best().Name(); y.Kernel != "" && have != y.Kernel {
 		return nil, fmt.Errorf("nac: this machine computes with %s, the plan was made with %s: results would differ in the last digits", have, y.Kernel)
 	}
-	e, err := newEngine(m.network, y.Transform, detector.Fitting, func(detector.Network, detector.Phase) detector.Needs {
+	e, err := newEngine(m, y.Transform, detector.Fitting, func(detector.Network, detector.Phase) detector.Needs {
 		return detector.Needs{Layers: y.Layers, Gradients: y.Gradients}
 	})
 	if err != nil {

@@ -284,7 +284,7 @@ func (f *fitter) engine(p detector.Phase, needs probe.Needs) (*engine, error) {
 	if f.stored != nil {
 		return nil, nil
 	}
-	return newEngine(f.model.network, f.o.Transform, p, needs)
+	return newEngine(f.model, f.o.Transform, p, needs)
 }
 
 // pass runs the network over a list and gives every batch to take.

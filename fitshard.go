@@ -74,7 +74,7 @@ func FitShard(ctx context.Context, m *Model, images imageset.List, o FitOptions,
 	}
 	defer cache.Close()
 	f := p.f
-	e, err := newEngine(m.network, f.o.Transform, detector.Fitting, func(detector.Network, detector.Phase) detector.Needs { return p.needs })
+	e, err := newEngine(m, f.o.Transform, detector.Fitting, func(detector.Network, detector.Phase) detector.Needs { return p.needs })
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ import (
 type Model struct {
 	network *arch.Model
 	info    ModelInfo
+	batch   int // most images of a run
 }
 
 // ModelInfo describes the model that a detector belongs to.
@@ -95,10 +96,20 @@ func NewModel(network *arch.Model, hash string) *Model {
 }
 
 func newModel(network *arch.Model, hash, architecture, path string) *Model {
-	return &Model{network, ModelInfo{
+	return &Model{batch: batchImages, network: network, info: ModelInfo{
 		Name: network.Name, Architecture: architecture, Path: path, Hash: hash,
 		Classes: network.Classes, Input: network.InputSize,
 	}}
+}
+
+// WithBatch returns the model as detectors are to use it that run at most so many images
+// at once, 64 if not told otherwise. With 1, a lone image is answered soonest and
+// loading takes least time and memory, but images that come together take turns. Convolutions are
+// then computed in another way: scores may differ by float32 rounding. Less than 1 counts as 1.
+func (m *Model) WithBatch(images int) *Model {
+	other := *m
+	other.batch = max(images, 1)
+	return &other
 }
 
 // Info describes the model.

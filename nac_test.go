@@ -2,6 +2,7 @@ package nac
 
 import (
 	"context"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -155,6 +156,53 @@ func TestFitNamedDetector(t *testing.T) {
 		}
 		if b, err := loaded.ScoreFile(ctx, image); err != nil || a != b {
 			t.Errorf("%s: %+v, loaded %+v, %v", c.detector, a, b, err)
+		}
+	}
+}
+
+// A model for lone images plans its convolutions otherwise and still takes several.
+func TestWithBatch(t *testing.T) {
+	ctx := context.Background()
+	m := fashionModel(t)
+	images := fashionList(t, "main_train_fashion")
+	images.Items = images.Items[:200]
+	o := fashionOptions()
+	o.Detector = "mls"
+	d, err := Fit(ctx, m, images, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "detector.nac")
+	if err := d.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	lone, err := Load(path, m.WithBatch(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 5
+	var tensors []float32
+	for _, item := range images.Items[:n] {
+		img, err := imageset.Decode(item.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one := make([]float32, d.engine.size)
+		if err := d.Info().Transform.Apply(img, one); err != nil {
+			t.Fatal(err)
+		}
+		tensors = append(tensors, one...)
+	}
+	want, got := make([]Result, n), make([]Result, n)
+	if err := d.ScoreTensors(ctx, tensors, want); err != nil {
+		t.Fatal(err)
+	}
+	if err := lone.ScoreTensors(ctx, tensors, got); err != nil {
+		t.Fatal(err)
+	}
+	for i, w := range want {
+		if g := got[i]; math.Abs(g.Score-w.Score) > 1e-5*math.Abs(w.Score) || g.Class != w.Class || g.Score == 0 {
+			t.Errorf("image %d: %+v, in batches %+v", i, g, w)
 		}
 	}
 }

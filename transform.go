@@ -65,7 +65,7 @@ const trialImages = 256
 // images, which are in random order.
 func (f *fitter) normalize() error {
 	some := f.train.upTo(min(len(f.train.Items), trialImages))
-	e, err := newEngine(f.model.network, f.o.Transform, detector.Fitting, probe.For())
+	e, err := newEngine(f.model, f.o.Transform, detector.Fitting, probe.For())
 	if err != nil {
 		return err
 	}

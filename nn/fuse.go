@@ -2,6 +2,7 @@ package nn
 
 import (
 	"cmp"
+	"runtime"
 	"slices"
 )
 
@@ -193,10 +194,13 @@ func (c convOp) fold(a affineOp) convOp {
 	out := len(a.scale)
 	per := len(c.weight) / out
 	f := convOp{weight: make([]float32, len(c.weight)), bias: make([]float32, out), k: c.k}
-	for o, s := range a.scale {
+	scaled := &packing{out, func(o int) {
 		for i := o * per; i < (o+1)*per; i++ {
-			f.weight[i] = float32(float64(c.weight[i]) * s)
+			f.weight[i] = float32(float64(c.weight[i]) * a.scale[o])
 		}
+	}}
+	scaled.all(runtime.GOMAXPROCS(0))
+	for o, s := range a.scale {
 		b := a.shift[o]
 		if c.bias != nil {
 			b += float64(c.bias[o]) * s

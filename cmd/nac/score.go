@@ -89,8 +89,9 @@ type scoreFlags struct {
 	shard                             string
 }
 
-// openDetector loads a detector and its classifier, from model or from where it was.
-func openDetector(file, model string) (*nac.Detector, error) {
+// openDetector loads a detector and its classifier, from model or from where it was. A
+// lone image is answered soonest by a network that is planned for one at a time.
+func openDetector(file, model string, lone bool) (*nac.Detector, error) {
 	d, err := nac.Load(file, nil)
 	if err != nil {
 		return nil, err
@@ -98,6 +99,9 @@ func openDetector(file, model string) (*nac.Detector, error) {
 	m, err := openModelOf(d.Info().Model, file, model)
 	if err != nil {
 		return nil, err
+	}
+	if lone {
+		m = m.WithBatch(1)
 	}
 	return nac.Load(file, m)
 }
@@ -144,7 +148,8 @@ func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd 
 			return usagef("--shard: the standard input cannot be divided; name a file")
 		}
 	}
-	d, err := openDetector(file, f.model)
+	lone := len(places) == 1 && imageset.IsImage(places[0]) && f.explain == "" && of.Of == 0
+	d, err := openDetector(file, f.model, lone)
 	if err != nil {
 		return err
 	}

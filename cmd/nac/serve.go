@@ -122,7 +122,7 @@ func (f *serveFlags) source(arg string) serve.Source {
 		file = arg
 		name = strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
 	}
-	return serve.Source{Name: name, Path: file, Open: func() (*nac.Detector, error) { return openDetector(file, f.model) }}
+	return serve.Source{Name: name, Path: file, Open: func() (*nac.Detector, error) { return openDetector(file, f.model, false) }}
 }
 
 // open listens, and warns if others can reach the address without a key.
