@@ -14,7 +14,7 @@ import (
 	"unsafe"
 )
 
-//go:generate sh -c "cd _gen && go run . -isa avx2 -out ../tile_avx2_amd64.s && go run . -isa avx512 -out ../tile_avx512_amd64.s && go run . -isa winograd -out ../winograd_avx2_amd64.s && go run . -isa winograd512 -out ../winograd_avx512_amd64.s && go run . -isa depthwise -out ../depthwise_avx2_amd64.s && go run . -isa pool -out ../pool_avx2_amd64.s && go run . -isa transformer -out ../transformer_avx2_amd64.s && go run . -isa train -out ../train_avx2_amd64.s && go run . -isa train512 -out ../train_avx512_amd64.s"
+//go:generate sh -c "cd _gen && go run . -isa avx2 -out ../tile_avx2_amd64.s && go run . -isa avx512 -out ../tile_avx512_amd64.s && go run . -isa bf16 -out ../tile_bf16_amd64.s && go run . -isa winograd -out ../winograd_avx2_amd64.s && go run . -isa winograd512 -out ../winograd_avx512_amd64.s && go run . -isa depthwise -out ../depthwise_avx2_amd64.s && go run . -isa pool -out ../pool_avx2_amd64.s && go run . -isa transformer -out ../transformer_avx2_amd64.s && go run . -isa train -out ../train_avx2_amd64.s && go run . -isa train512 -out ../train_avx512_amd64.s"
 
 // Rows is the number of output pixels that one tile computes.
 const Rows = 6
@@ -81,15 +81,20 @@ type Set struct {
 	name     string
 	tiles    []Tile      // widest first
 	winograd [2]Winograd // of 2 and 4 outputs
+	// pairs are tiles of bfloat16, if the set has any, and pairUp makes their operands.
+	pairs  []Tile
+	pairUp func(*PairArgs)
 }
 
-// Name is "avx512", "avx2" or "portable".
+// Name is "avx512", "avx2", "portable" or "bf16".
 func (s *Set) Name() string { return s.name }
 
 // Tile returns the widest tile whose width divides the number of channels, a
 // multiple of Lanes.
-func (s *Set) Tile(channels int) Tile {
-	for _, t := range s.tiles {
+func (s *Set) Tile(channels int) Tile { return widest(s.tiles, channels) }
+
+func widest(tiles []Tile, channels int) Tile {
+	for _, t := range tiles {
 		if channels%t.Width == 0 {
 			return t
 		}
@@ -100,21 +105,25 @@ func (s *Set) Tile(channels int) Tile {
 // Tiles returns every tile of the set.
 func (s *Set) Tiles() []Tile { return s.tiles }
 
-// Available returns the sets that this machine can run, the best first; the
-// portable one is always among them.
+// Available returns the sets that this machine can run and that compute in float32, the
+// best first; the portable one is always among them.
 func Available() []*Set { return append(machineSets(), portable) }
 
 // Best returns the fastest set that this machine can run.
 func Best() *Set { return Available()[0] }
 
-// ByName returns the named set; the empty name means Best. It is an error if
-// the machine cannot run it.
+// ByName returns the named set, of Available or [BF16]; the empty name means Best. It is an
+// error if the machine cannot run it.
 func ByName(name string) (*Set, error) {
 	if name == "" {
 		return Best(), nil
 	}
 	var names []string
-	for _, s := range Available() {
+	sets := Available()
+	if machineBF16 != nil {
+		sets = append(sets, machineBF16)
+	}
+	for _, s := range sets {
 		if s.name == name {
 			return s, nil
 		}

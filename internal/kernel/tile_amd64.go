@@ -17,6 +17,18 @@ func tile6x32AVX512(a *TileArgs)
 func tile6x64AVX512(a *TileArgs)
 
 //go:noescape
+func tile6x16BF16(a *TileArgs)
+
+//go:noescape
+func tile6x32BF16(a *TileArgs)
+
+//go:noescape
+func tile6x64BF16(a *TileArgs)
+
+//go:noescape
+func pairUpBF16(a *PairArgs)
+
+//go:noescape
 func winogradInputAVX2(a *WinogradInput)
 
 //go:noescape
@@ -58,4 +70,17 @@ func machineSets() []*Set {
 		sets = append(sets, avx2)
 	}
 	return sets
+}
+
+// machineBF16 is the set BF16 if this machine can run it, or nil.
+var machineBF16 = bf16Set()
+
+func bf16Set() *Set {
+	if !cpuid.CPU.Supports(cpuid.AVX512F, cpuid.AVX512DQ, cpuid.AVX512VL, cpuid.AVX512BW, cpuid.AVX512BF16) {
+		return nil
+	}
+	s := *avx512
+	s.name, s.pairUp = BF16, pairUpBF16
+	s.pairs = []Tile{{64, tile6x64BF16}, {32, tile6x32BF16}, {16, tile6x16BF16}}
+	return &s
 }

@@ -3,3 +3,6 @@
 package kernel
 
 func machineSets() []*Set { return nil }
+
+// machineBF16 is the set BF16 if this machine can run it, or nil.
+var machineBF16 *Set

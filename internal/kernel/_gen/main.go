@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, winograd, winograd512, depthwise, pool, transformer, train or train512")
+	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, bf16, winograd, winograd512, depthwise, pool, transformer, train or train512")
 	flag.Parse()
 	build.ConstraintExpr("!purego")
 	switch *isa {
@@ -21,6 +21,12 @@ func main() {
 		for _, n := range []int{1, 2, 4} {
 			tile(vector{suffix: "AVX512", bytes: 64}, n)
 		}
+	case "bf16":
+		v := vector{suffix: "BF16", bytes: 64, pairs: true}
+		for _, n := range []int{1, 2, 4} {
+			tile(v, n)
+		}
+		pairUp(v)
 	case "winograd":
 		v := vector{suffix: "AVX2", bytes: 32}
 		winogradInput(v)

@@ -4,14 +4,17 @@ import (
 	"fmt"
 
 	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/ir"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// vector is one instruction set's vector register.
+// vector is one instruction set's vector register, of float32 or, if pairs is set, of
+// pairs of bfloat16 that are multiplied into sums in float32.
 type vector struct {
 	suffix string
 	bytes  int
+	pairs  bool
 }
 
 func (v vector) reg(i int) VecPhysical {
@@ -30,6 +33,39 @@ func (v vector) zero(r VecPhysical) {
 		return
 	}
 	VXORPS(r, r, r)
+}
+
+// multiplyAdd adds the product of a and b to sum.
+func (v vector) multiplyAdd(a, b, sum VecPhysical) {
+	if v.pairs {
+		evex(prefixF3, 0x52, a, b, sum) // VDPBF16PS
+		return
+	}
+	VFMADD231PS(a, b, sum)
+}
+
+// The mandatory prefixes of an instruction, as EVEX has them.
+const (
+	prefixF3 = 2
+	prefixF2 = 3
+)
+
+// evex writes an instruction on 512-bit registers of opcode map 0F38 that Go's
+// assembler does not know: AVX512-BF16. The operands are in Go's order, the result last.
+func evex(prefix, opcode int, b, a, result VecPhysical) {
+	number := func(r VecPhysical) int { return int(r.(Physical).PhysicalIndex()) }
+	not := func(r VecPhysical, i int) int { return 1 - number(r)>>i&1 }
+	vvvv := not(a, 3)<<3 | not(a, 2)<<2 | not(a, 1)<<1 | not(a, 0)
+	for _, code := range []int{
+		0x62,
+		not(result, 3)<<7 | not(b, 4)<<6 | not(b, 3)<<5 | not(result, 4)<<4 | 2,
+		vvvv<<3 | 1<<2 | prefix,
+		2<<5 | not(a, 4)<<3,
+		opcode,
+		3<<6 | number(result)&7<<3 | number(b)&7,
+	} {
+		Instruction(&ir.Instruction{Opcode: "BYTE", Operands: []Op{U8(code)}})
+	}
 }
 
 // rows is the number of output pixels of a tile. Six rows of two registers are
@@ -158,7 +194,7 @@ func tile(v vector, n int) {
 			b := spare(i % 2)
 			VBROADCASTSS(Mem{Base: RAX, Index: pixel[i], Scale: 1, Disp: 4 * k}, b)
 			for j := 0; j < n; j++ {
-				VFMADD231PS(weight(j), b, acc(i, j))
+				v.multiplyAdd(weight(j), b, acc(i, j))
 			}
 		}
 	}
