@@ -48,6 +48,8 @@ type buffer struct {
 	geom        *geometry
 	first, last int // jobs between which it is in use
 	slab        int
+	// pairs tells that each float32 is in truth a pair of bfloat16, two channels.
+	pairs bool
 }
 
 // slab is the memory of the buffers that share it: so many floats for each image of a

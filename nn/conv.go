@@ -114,15 +114,19 @@ func (f *filters) lanes(dst []float32, v, i, o int) {
 // newConvJob packs a product of taps over cin channels of in yielding cout
 // channels of out, in groups.
 func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, f filters, cin, cout, groups int) *convJob {
+	tile, depth := k.Tile(out.geom.stride), cin
+	if in.pairs {
+		tile, depth = k.PairTile(out.geom.stride), (cin+1)/2
+	}
 	slices.SortFunc(taps, func(a, b tap) int { return cmp.Or(cmp.Compare(a.dy, b.dy), cmp.Compare(a.dx, b.dx)) })
-	j := &convJob{in: in, out: out, tile: k.Tile(out.geom.stride)}
+	j := &convJob{in: in, out: out, tile: tile}
 	ig := in.geom
 	// Neighbouring pixels are neighbours in memory: a row of taps is one long tap.
 	run := 1
-	if ig.stride < 2*cin {
+	if ig.stride < 2*depth {
 		run = rowLength(taps)
 	}
-	j.cin = cin
+	j.cin = depth
 	if groups > 1 {
 		run = 1
 		j.group(k, cin, cout, groups)
@@ -139,6 +143,7 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, f filters, cin, cout
 	j.weights = kernel.Aligned(j.panels * j.panelSize)
 	long := j.cin // before it is divided
 	j.packing = &packing{j.panels, func(p int) {
+		var lanes [kernel.WidestTile]float32
 		first, count := 0, cin
 		if j.panelIn != nil {
 			first, count = j.panelIn[p], min(long, cin-j.panelIn[p])
@@ -151,9 +156,17 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, f filters, cin, cout
 				from, to = max(from, g*(cout/groups)), min(to, (g+1)*(cout/groups))
 			}
 			for t, tp := range taps {
-				if from < to {
-					base := p*j.panelSize + (t/run*long+t%run*ig.stride+c)*w
-					f.lanes(j.weights[base+from-p*w:][:to-from], tp.value, first+c, from)
+				row := p*j.panelSize + (t/run*long+t%run*ig.stride)*w
+				switch {
+				case from >= to:
+				case in.pairs:
+					f.lanes(lanes[:to-from], tp.value, c, from)
+					halves := kernel.Halves(j.weights[row+c/2*w:])
+					for l, v := range lanes[:to-from] {
+						halves[2*l+c%2] = kernel.BFloat16(v)
+					}
+				default:
+					f.lanes(j.weights[row+c*w+from-p*w:][:to-from], tp.value, first+c, from)
 				}
 			}
 		}
@@ -330,16 +343,33 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 	}
 }
 
+// convPlan is what a convolution's algorithm depends on besides its shape.
+type convPlan struct {
+	kernel *kernel.Set
+	chunk  int // the most images that a worker has at once
+	// pairUp plans the rounding of an activation or a gradient to bfloat16.
+	pairUp func(*buffer) *buffer
+}
+
+// operand returns what the direct form is to read. Single pixels stay in float32, the
+// classifier's last layer above all, and so do the channels of an image, which are too few.
+func (p convPlan) operand(k ConvShape, in *buffer) *buffer {
+	if !p.kernel.Pairs() || k.groups() > 1 || in.geom.pixels() == 1 || in.geom.stride%kernel.Lanes != 0 {
+		return in
+	}
+	return p.pairUp(in)
+}
+
 // forwardConv plans out = conv(in) + bias.
-func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolution {
+func forwardConv(p convPlan, c convOp, in, out *buffer) convolution {
 	cin, cout, size := in.geom.channels, out.geom.channels, c.k.Size
 	var bias []float32
 	if c.bias != nil {
 		bias = kernel.Aligned(out.geom.stride)
 		copy(bias, c.bias)
 	}
-	if m := winogradOutputs(c.k, in.geom, out.geom, forwardOutputs(out.geom), chunk); m > 0 {
-		j := newWinogradJob(k, m, in, out, c.k.Pad, func(o, i int) [9]float32 {
+	if m := p.winogradOutputs(c.k, in.geom, out.geom, forwardOutputs(out.geom)); m > 0 {
+		j := newWinogradJob(p.kernel, m, in, out, c.k.Pad, func(o, i int) [9]float32 {
 			return [9]float32(c.weight[(o*cin+i)*9:])
 		})
 		j.bias = bias
@@ -351,7 +381,8 @@ func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolutio
 			taps = append(taps, tap{ky - c.k.Pad, kx - c.k.Pad, ky*size + kx})
 		}
 	}
-	j := newConvJob(k, in, out, taps, c.forward(cin), cin, cout, c.k.groups())
+	in = p.operand(c.k, in)
+	j := newConvJob(p.kernel, in, out, taps, c.forward(cin), cin, cout, c.k.groups())
 	j.bias = bias
 	for y := range out.geom.height {
 		for x := range out.geom.width {
@@ -365,17 +396,18 @@ func forwardConv(k *kernel.Set, chunk int, c convOp, in, out *buffer) convolutio
 // from output row oy by filter row ky where oy*stride + ky - pad = y. The rows y
 // of one remainder modulo stride share their ky, and so for columns: one job
 // each, that multiplies by no zeros. Remainders that no tap reaches get no job.
-func backwardConv(k *kernel.Set, chunk int, c convOp, gout, gin *buffer) []convolution {
+func backwardConv(p convPlan, c convOp, gout, gin *buffer) []convolution {
 	var jobs []convolution
-	cin, size, s := gin.geom.channels, c.k.Size, c.k.Stride
-	if m := winogradOutputs(c.k, gin.geom, gout.geom, backwardOutputs, chunk); m > 0 {
-		return append(jobs, newWinogradJob(k, m, gout, gin, 2-c.k.Pad, func(i, o int) (turned [9]float32) {
+	cin, cout, size, s := gin.geom.channels, gout.geom.channels, c.k.Size, c.k.Stride
+	if m := p.winogradOutputs(c.k, gin.geom, gout.geom, backwardOutputs); m > 0 {
+		return append(jobs, newWinogradJob(p.kernel, m, gout, gin, 2-c.k.Pad, func(i, o int) (turned [9]float32) {
 			for t, w := range c.weight[(o*cin+i)*9:][:9] {
 				turned[8-t] = w
 			}
 			return turned
 		}))
 	}
+	gout = p.operand(c.k, gout)
 	for py := range min(s, gin.geom.height) {
 		for px := range min(s, gin.geom.width) {
 			var taps []tap
@@ -387,7 +419,7 @@ func backwardConv(k *kernel.Set, chunk int, c convOp, gout, gin *buffer) []convo
 			if len(taps) == 0 {
 				continue
 			}
-			j := newConvJob(k, gout, gin, taps, c.backward(cin), gout.geom.channels, cin, c.k.groups())
+			j := newConvJob(p.kernel, gout, gin, taps, c.backward(cin), cout, cin, c.k.groups())
 			for y := py; y < gin.geom.height; y += s {
 				for x := px; x < gin.geom.width; x += s {
 					j.pixel(gout.geom.offset(y/s, x/s), gin.geom.offset(y, x))
@@ -411,8 +443,8 @@ func residues(p int, k ConvShape) []int {
 }
 
 // growForward makes the border that forwardConv reads.
-func growForward(k ConvShape, chunk int, in, out *geometry) {
-	if m := winogradOutputs(k, in, out, forwardOutputs(out), chunk); m > 0 {
+func (p convPlan) growForward(k ConvShape, in, out *geometry) {
+	if m := p.winogradOutputs(k, in, out, forwardOutputs(out)); m > 0 {
 		growWinograd(m, k.Pad, in, out)
 		return
 	}
@@ -425,8 +457,8 @@ func growDirect(k ConvShape, in, out *geometry) {
 }
 
 // growBackward makes the border that backwardConv reads.
-func growBackward(k ConvShape, chunk int, in, out *geometry) {
-	if m := winogradOutputs(k, in, out, backwardOutputs, chunk); m > 0 {
+func (p convPlan) growBackward(k ConvShape, in, out *geometry) {
+	if m := p.winogradOutputs(k, in, out, backwardOutputs); m > 0 {
 		growWinograd(m, 2-k.Pad, out, in)
 		return
 	}

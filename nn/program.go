@@ -72,8 +72,8 @@ func tasks(j job, n, workers int) int {
 
 // Options are how a program is to run.
 type Options struct {
-	// Kernel is a name of package kernel ("avx512", "avx2", "portable"), or empty
-	// for the best that this machine runs.
+	// Kernel is a name of package kernel ("avx512", "avx2", "portable", "bf16"), or empty
+	// for the best in float32 that this machine runs.
 	Kernel string
 	// MaxBatch is the most images of a run.
 	MaxBatch int
@@ -223,12 +223,13 @@ func (c *compiler) geometries() {
 		}
 		v.geom = r.geom
 	}
+	p := c.convPlan()
 	for _, s := range c.stages {
 		switch op := s.op.(type) {
 		case convOp:
-			growForward(op.k, c.chunk, s.in[0].geom, s.out.geom)
+			p.growForward(op.k, s.in[0].geom, s.out.geom)
 			if s.in[0].wantGrad {
-				growBackward(op.k, c.chunk, s.in[0].geom, s.out.geom)
+				p.growBackward(op.k, s.in[0].geom, s.out.geom)
 			}
 		case depthwiseOp:
 			growDirect(op.k, s.in[0].geom, s.out.geom)
@@ -241,6 +242,8 @@ func (c *compiler) geometries() {
 		v.act = &buffer{geom: v.geom}
 	}
 }
+
+func (c *compiler) convPlan() convPlan { return convPlan{c.kernel, c.chunk, c.pairUp} }
 
 func (c *compiler) emit(j job) { c.jobs = append(c.jobs, j) }
 
@@ -295,7 +298,7 @@ func (c *compiler) compute(s *stage) {
 		c.input = v.node.shape
 		c.emit(&givenJob{v.act})
 	case convOp:
-		j := forwardConv(c.kernel, c.chunk, op, s.in[0].act, v.act)
+		j := forwardConv(c.convPlan(), op, s.in[0].act, v.act)
 		if s.res != nil {
 			j.end().res = s.res.act
 		}
@@ -566,7 +569,7 @@ func (c *compiler) convContribution(op convOp, g *buffer, x *value) {
 	if x.grad == nil {
 		x.grad = &buffer{geom: x.geom}
 	}
-	jobs := backwardConv(c.kernel, c.chunk, op, g, x.grad)
+	jobs := backwardConv(c.convPlan(), op, g, x.grad)
 	covered := 0
 	for _, j := range jobs {
 		covered += j.pixels()

@@ -67,6 +67,7 @@ type scratch struct {
 	gelu      kernel.GELUArgs
 	pool      kernel.PoolArgs
 	maximum   kernel.MaxArgs
+	pairs     kernel.PairArgs
 	attention attentionScratch
 	sums      []float32
 	totals    []float32

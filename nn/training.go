@@ -84,6 +84,9 @@ func CompileTraining(g *Graph, outputs []*Node, o TrainOptions) (*Training, erro
 	if err != nil {
 		return nil, fmt.Errorf("nn: %w", err)
 	}
+	if set.Pairs() {
+		return nil, fmt.Errorf("nn: training is in float32 and not in %s", set.Name())
+	}
 	if len(outputs) == 0 {
 		return nil, errors.New("nn: training without an output")
 	}

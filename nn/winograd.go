@@ -58,11 +58,10 @@ func forwardOutputs(out *geometry) int {
 const backwardOutputs = 4
 
 // winogradOutputs returns m, at most the given, if a convolution between the
-// layouts is to be done by F(m x m, 3x3), for chunks of up to the given number of
-// images, or 0 if in the direct form. The choice is the least of estimated times:
-// arithmetic, and
-// reading the filters, which grow from 9 to 16 or 36 values, once a block.
-func winogradOutputs(k ConvShape, in, out *geometry, most, chunk int) int {
+// layouts is to be done by F(m x m, 3x3), or 0 if in the direct form. The choice is the
+// least of estimated times: arithmetic, and reading the filters, which grow from 9 to 16
+// or 36 values, once a block.
+func (p convPlan) winogradOutputs(k ConvShape, in, out *geometry, most int) int {
 	if k.Size != 3 || k.Stride != 1 || k.Groups > 1 || k.Pad > 2 || in.height < 4 || in.width < 4 ||
 		in.channels < winogradChannels || out.channels < winogradChannels {
 		return 0
@@ -71,14 +70,17 @@ func winogradOutputs(k ConvShape, in, out *geometry, most, chunk int) int {
 	// A core that multiplies and adds 40 G/s reads 4 G floats/s of filters from the
 	// third-level cache and transforms 8 G/s.
 	cost := func(planes, rows int) float64 {
-		rows = (chunk*rows + kernel.Rows - 1) / kernel.Rows * kernel.Rows
+		rows = (p.chunk*rows + kernel.Rows - 1) / kernel.Rows * kernel.Rows
 		return float64(planes) * pairs * (float64(rows) + 10)
 	}
 	best, least := 0, cost(9, out.height*out.width)
+	if p.kernel.Pairs() {
+		least /= 2 // which only the direct form has
+	}
 	for m := 2; m <= most; m += 2 {
 		side := (m + 2) * (m + 2)
 		patches := ((out.height + m - 1) / m) * ((out.width + m - 1) / m)
-		c := cost(side, patches) + 5*float64(side*chunk*patches*(in.stride+out.stride))
+		c := cost(side, patches) + 5*float64(side*p.chunk*patches*(in.stride+out.stride))
 		if c < least {
 			best, least = m, c
 		}

@@ -68,6 +68,9 @@ type TileArgs struct {
 	Count   int64
 }
 
+// WidestTile is the most output channels of a tile.
+const WidestTile = 64
+
 // Tile is a tile kernel.
 type Tile struct {
 	// Width is the number of output channels it computes.
