@@ -52,8 +52,8 @@ func main() {
 	flag.StringVar(&o.batches, "batch", "64", "batch sizes")
 	flag.StringVar(&o.layers, "layers", "", "layers whose states are taken, the deepest first; empty means the published settings'")
 	flag.StringVar(&o.checkpoint, "checkpoint", "", "weights for a single architecture; empty means random ones")
-	flag.StringVar(&o.peers, "peers", "reference,single,compiled,forward,onnxruntime,openvino", "whom to measure besides nac")
-	flag.StringVar(&o.kernel, "kernel", "", "instruction set for all: avx512 or avx2; empty means the best")
+	flag.StringVar(&o.peers, "peers", "reference,single,compiled,bfloat16,forward,onnxruntime,openvino", "whom to measure besides nac")
+	flag.StringVar(&o.kernel, "kernel", "", "instruction set for all: avx512 or avx2; empty means the best; bf16 is nac's and one peer's alone")
 	flag.IntVar(&o.threads, "threads", runtime.NumCPU(), "threads of each contestant")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds")
 	flag.Float64Var(&o.seconds, "seconds", 2, "seconds of each contestant in a round")
@@ -162,12 +162,16 @@ func (b *bench) network(ctx context.Context, name string, size int) error {
 		{name: "PyTorch, a backward pass per layer (the reference's way)", path: "reference"},
 		{name: "PyTorch, one backward pass, folded, channels last", path: "single"},
 		{name: "the same, stages compiled", path: "compiled"},
+		{name: "PyTorch, one backward pass, in bfloat16", path: "bfloat16"},
 		{name: "PyTorch, forward only, frozen graph", path: "forward"},
 		{name: "ONNX Runtime, forward only", path: "onnxruntime"},
 		{name: "OpenVINO, forward only", path: "openvino"},
 	} {
 		if !slices.Contains(strings.Split(b.peers, ","), p.path) {
 			continue
+		}
+		if p.path == "bfloat16" && b.kernel != kernel.BF16 {
+			continue // it computes something else
 		}
 		if p.path == "onnxruntime" && b.kernel == "avx2" && cpuid.CPU.Supports(cpuid.AVX512F) {
 			fmt.Fprintln(os.Stderr, "peer: ONNX Runtime cannot be held to AVX2 on this machine: left out")
@@ -293,7 +297,7 @@ func (b *bench) measure(ctx context.Context, title, unit string, scale float64, 
 			return err
 		}
 		defer c.stop()
-		if err := agree(contestants[0], c); err != nil {
+		if err := b.agree(contestants[0], c); err != nil {
 			return err
 		}
 	}
@@ -339,11 +343,15 @@ func (c *contestant) forwardOnly() bool {
 
 // agree returns an error if two contestants compute different things. Those
 // that run forward alone have no states to compare.
-func agree(a, b *contestant) error {
-	for i := range min(len(a.about.Check), len(b.about.Check)) {
-		x, y := a.about.Check[i], b.about.Check[i]
+func (b *bench) agree(one, other *contestant) error {
+	tolerance := 1e-4
+	if b.kernel == kernel.BF16 {
+		tolerance = 0.05
+	}
+	for i := range min(len(one.about.Check), len(other.about.Check)) {
+		x, y := one.about.Check[i], other.about.Check[i]
 		if len(x) != len(y) {
-			return fmt.Errorf("%s and %s: %d and %d numbers to compare", a.name, b.name, len(x), len(y))
+			return fmt.Errorf("%s and %s: %d and %d numbers to compare", one.name, other.name, len(x), len(y))
 		}
 		size := 0.0
 		for _, v := range x {
@@ -354,8 +362,8 @@ func agree(a, b *contestant) error {
 			if len(x) == 2 {
 				size = math.Abs(x[j])
 			}
-			if !(math.Abs(x[j]-y[j]) <= 1e-4*size) {
-				return fmt.Errorf("%s and %s do not compute the same: %v against %v", a.name, b.name, x, y)
+			if !(math.Abs(x[j]-y[j]) <= tolerance*size) {
+				return fmt.Errorf("%s and %s do not compute the same: %v against %v", one.name, other.name, x, y)
 			}
 		}
 	}

@@ -79,10 +79,10 @@ def reference(network, images, layers):
     return run
 
 
-def single(network, images, layers, compile=False):
+def single(network, images, layers, compile=False, dtype=torch.float32):
     """One backward pass to all layers; batch norms folded, channels last, no gradient above need."""
-    network = fuse(network).requires_grad_(False).to(memory_format=torch.channels_last)
-    images = images.contiguous(memory_format=torch.channels_last)
+    network = fuse(network).requires_grad_(False).to(memory_format=torch.channels_last, dtype=dtype)
+    images = images.to(dtype).contiguous(memory_format=torch.channels_last)
     outputs = keep_outputs(network, layers, lambda out: out.detach().requires_grad_())
     if compile:
         # Stage by stage: what a compiled graph returns is an end of it, so a
@@ -101,6 +101,10 @@ def single(network, images, layers, compile=False):
 
 def compiled(network, images, layers):
     return single(network, images, layers, compile=True)
+
+
+def bfloat16(network, images, layers):
+    return single(network, images, layers, dtype=torch.bfloat16)
 
 
 def forward(network, images, layers):
@@ -202,7 +206,7 @@ def coverage_job(args):
     return lambda: histogram.score(covered), check, z.numel()
 
 
-PATHS = {f.__name__: f for f in (reference, single, compiled, forward, onnxruntime, openvino)}
+PATHS = {f.__name__: f for f in (reference, single, compiled, bfloat16, forward, onnxruntime, openvino)}
 
 
 def main():
