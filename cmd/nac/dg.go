@@ -34,8 +34,27 @@ type dgFlags struct {
 	hparams                                            []string
 	hparamsFile, keep, kernel                          string
 	missing, quiet                                     bool
+	coverage                                           coverageFlags
+}
 
-	layer string // that coverage is read of; config finds it
+// coverageFlags are NAC-ME's settings.
+type coverageFlags struct {
+	layer   string // config finds it if none is named
+	m, o    int
+	alpha   float64
+	augment bool
+}
+
+func (f *coverageFlags) add(cmd *cobra.Command) {
+	d, s := dg.DefaultCoverage(""), cmd.Flags()
+	s.StringVar(&f.layer, "layer", "", "`layer` whose coverage is measured (default: the reference's)")
+	s.IntVar(&f.m, "M", d.M, "thresholds per neuron, evenly in 0..1")
+	s.IntVar(&f.o, "O", d.O, "images that make a bin fully covered; the default is for ten thousands of images")
+	s.Float64Var(&f.alpha, "alpha", d.Alpha, "steepness of the sigmoid")
+}
+
+func (f *coverageFlags) settings(layer string) dg.CoverageSettings {
+	return dg.CoverageSettings{Layer: layer, M: f.m, O: f.o, Alpha: f.alpha, Augment: f.augment}
 }
 
 func newDGTrainCommand() *cobra.Command {
@@ -91,6 +110,8 @@ func (f *dgFlags) add(cmd *cobra.Command) {
 	s.StringArrayVar(&f.hparams, "hparam", nil, "a hyperparameter, as `lr=0.001`; may be repeated")
 	s.StringVar(&f.hparamsFile, "hparams", "", "YAML `file` of hyperparameters, also as the reference's")
 	s.StringVar(&f.keep, "keep", string(dg.KeepBest), "weights to keep: best, all or none")
+	f.coverage.add(cmd)
+	s.BoolVar(&f.coverage.augment, "coverage-augment", false, "measure coverage on augmented images, as the reference does but for MNIST")
 	s.BoolVar(&f.missing, "allow-missing-classes", false, "a domain may lack classes that others have")
 	s.IntVar(&f.workers, "workers", 0, "processors to use; 0 means all")
 	s.StringVar(&f.kernel, "kernel", "", "instruction `set`: avx512, avx2 or portable (default: the best here)")
@@ -154,14 +175,14 @@ func (f *dgFlags) config() (c dg.Config, b dg.Benchmark, err error) {
 	if f.every != 0 {
 		every = f.every
 	}
-	if f.layer == "" {
-		if f.layer, err = coverageLayer(f.arch); err != nil {
+	if f.coverage.layer == "" {
+		if f.coverage.layer, err = coverageLayer(f.arch); err != nil {
 			return c, b, err
 		}
 	}
 	c = dg.Config{
 		Dataset: f.dataset, Algorithm: f.algorithm, Arch: f.arch, Test: strings.Split(f.test, ","), TrialSeed: f.trial, Seed: f.seed,
-		Holdout: f.holdout, HParams: h, Steps: steps, CheckpointEvery: every, Coverage: dg.DefaultCoverage(f.layer),
+		Holdout: f.holdout, HParams: h, Steps: steps, CheckpointEvery: every, Coverage: f.coverage.settings(f.coverage.layer),
 		EvalImages: f.evalImages, Init: f.initial,
 	}
 	if err := c.Validate(); err != nil {
