@@ -24,8 +24,10 @@ type builder struct {
 	foreign         []string // constants that have other values
 	stages          []place
 
-	// dropout is the rate at which training drops values of the feature.
+	// dropout is the rate at which training drops values of the feature; dropped is what
+	// is left of it, nil for all.
 	dropout float64
+	dropped *nn.Node
 	// fresh makes tensors for a new network; nil when there is a checkpoint.
 	fresh *initializer
 }
@@ -147,6 +149,7 @@ func (b *builder) classifier(name string, x *nn.Node) {
 	b.feature = x
 	if b.dropout > 0 {
 		x = b.graph.Dropout(x, b.dropout)
+		b.dropped = x
 	}
 	b.logits = b.graph.Linear(x, b.head.Weight, b.head.Bias)
 	b.layer(name, b.logits)

@@ -30,6 +30,8 @@ type Trainee struct {
 	InputSize         [3]int
 	// Named are the parameters in the checkpoint's order.
 	Named []NamedParameter
+	// Classifier are weight and bias of the last linear layer.
+	Classifier [2]*nn.Parameter
 
 	sd *weights.StateDict
 }
@@ -46,7 +48,11 @@ func NewTrainee(name string, sd *weights.StateDict, o TrainOptions) (*Trainee, e
 	if err != nil {
 		return nil, fmt.Errorf("arch: %s: %w", name, err)
 	}
-	t, err := nn.CompileTraining(m.graph, []*nn.Node{m.logits, m.feature}, o.TrainOptions)
+	feature := m.feature
+	if b.dropped != nil {
+		feature = b.dropped
+	}
+	t, err := nn.CompileTraining(m.graph, []*nn.Node{m.logits, feature}, o.TrainOptions)
 	if err != nil {
 		return nil, fmt.Errorf("arch: %s: %w", name, err)
 	}
@@ -55,6 +61,7 @@ func NewTrainee(name string, sd *weights.StateDict, o TrainOptions) (*Trainee, e
 	for _, p := range t.Parameters() {
 		of[&p.Value[0]] = p
 	}
+	n.Classifier = [2]*nn.Parameter{of[&m.head.Weight[0]], of[&m.head.Bias[0]]}
 	for _, name := range sd.Names() {
 		tensor, _ := sd.Lookup(name)
 		if len(tensor.Data) == 0 {
@@ -76,7 +83,7 @@ func (t *Trainee) StateDict() *weights.StateDict { return t.sd }
 // Logits are those of the last Forward: a row of Classes for each image.
 func (t *Trainee) Logits() []float32 { return t.Output(0) }
 
-// Feature is the penultimate feature of the last Forward, before dropout: a row of
+// Feature is the penultimate feature of the last Forward, behind dropout: a row of
 // Features for each image.
 func (t *Trainee) Feature() []float32 { return t.Output(1) }
 

@@ -5,7 +5,9 @@ import (
 	"math/rand/v2"
 	"strings"
 
+	"nac/nn"
 	"nac/train"
+	"nac/weights"
 )
 
 // Minibatches are a step's images, equally many of each training domain, one domain
@@ -20,8 +22,13 @@ type Minibatches struct {
 	// GradLogits and GradFeatures are the gradients of the loss with respect to them,
 	// zero before an algorithm adds to them.
 	GradLogits, GradFeatures []float32
-	// Step counts from 0.
-	Step int
+	// Step counts from 0, and Pass the passes through the network of a step. Seed is
+	// for what an algorithm draws in a step.
+	Step, Pass int
+	Seed       uint64
+	// FrozenFeaturizer and FrozenClassifier are set by an algorithm that leaves the
+	// last linear layer, or all before it, as they are in this pass.
+	FrozenFeaturizer, FrozenClassifier bool
 }
 
 // domain returns the part of domain i: labels, and places within rows of the given
@@ -51,6 +58,27 @@ type mixer interface {
 // step.
 type restarter interface{ restart() int }
 
+// company is an algorithm that trains more than the network: it has tensors and
+// optimizers of its own, which a resumed run gets back.
+type company interface {
+	// begin makes them.
+	begin(companyOf) error
+	tensors() *weights.StateDict
+	optimizers() []*train.Optimizer
+	// finish is called between the network's backward pass and its optimizers.
+	finish()
+}
+
+// companyOf is the network beside which an algorithm trains its own.
+type companyOf struct {
+	features, classes, domains int
+	classifier                 [2]*nn.Parameter // weight and bias of the last linear layer
+	seed                       uint64
+}
+
+// passer is an algorithm whose step has several passes through the network.
+type passer interface{ passes() int }
+
 // rememberer is an algorithm with a memory, which a resumed run gets back.
 type rememberer interface{ memory() *[]float64 }
 
@@ -65,11 +93,13 @@ var algorithms = map[string]struct {
 	"IRM":      {"one classifier that is best for every domain (Arjovsky et al., 2019)", func(h HParams) Algorithm { return &irm{weight: h.IRMLambda, anneal: h.IRMAnneal} }},
 	"VREx":     {"losses of the domains of small variance (Krueger et al., 2021)", func(h HParams) Algorithm { return &vrex{weight: h.VRExLambda, anneal: h.VRExAnneal} }},
 	"GroupDRO": {"domains of large loss weighted up (Sagawa et al., 2020)", func(h HParams) Algorithm { return &groupDRO{eta: h.GroupDROEta} }},
+	"DANN":     {"features that tell nothing of the domain, against a discriminator (Ganin et al., 2016)", func(h HParams) Algorithm { return &dann{h: h} }},
+	"SagNet":   {"content, not style, of features (Nam et al., 2021)", func(h HParams) Algorithm { return &sagnet{h: h, draw: drawStyles} }},
 }
 
 // AlgorithmNames are the algorithms that NewAlgorithm knows, ERM first.
 func AlgorithmNames() []string {
-	return []string{"ERM", "Mixup", "CORAL", "MMD", "IRM", "VREx", "GroupDRO"}
+	return []string{"ERM", "Mixup", "CORAL", "MMD", "IRM", "VREx", "GroupDRO", "DANN", "SagNet"}
 }
 
 // AboutAlgorithm describes an algorithm in a line.

@@ -31,6 +31,20 @@ type HParams struct {
 	VRExLambda  float64 `json:"vrex_lambda,omitempty"`
 	VRExAnneal  int     `json:"vrex_penalty_anneal_iters,omitempty"`
 	GroupDROEta float64 `json:"groupdro_eta,omitempty"`
+	SagWAdv     float64 `json:"sag_w_adv,omitempty"`
+
+	// Of DANN: g is the network, which has no other lr and weight_decay, d the
+	// discriminator.
+	LRG            float64 `json:"lr_g,omitempty"`
+	LRD            float64 `json:"lr_d,omitempty"`
+	WeightDecayG   float64 `json:"weight_decay_g,omitempty"`
+	WeightDecayD   float64 `json:"weight_decay_d,omitempty"`
+	Lambda         float64 `json:"lambda,omitempty"`
+	DStepsPerGStep int     `json:"d_steps_per_g_step,omitempty"`
+	Beta1          float64 `json:"beta1,omitempty"`
+	MLPWidth       int     `json:"mlp_width,omitempty"`
+	MLPDepth       int     `json:"mlp_depth,omitempty"`
+	MLPDropout     float64 `json:"mlp_dropout,omitempty"`
 }
 
 // DefaultHParams are those of the reference: of its registry, and for ERM those that
@@ -95,6 +109,25 @@ func registry(algorithm string, b Benchmark, m *mt19937.Source) (h, random HPara
 		h.VRExAnneal, random.VRExAnneal = 500, int(tenTo(0, 4))
 	case "GroupDRO":
 		h.GroupDROEta, random.GroupDROEta = 1e-2, tenTo(-3, -1)
+	case "SagNet":
+		h.SagWAdv, random.SagWAdv = 0.1, tenTo(-2, 1)
+	case "DANN":
+		if b.Small() {
+			h.LRG, random.LRG = 1e-3, tenTo(-4.5, -2.5)
+			h.LRD, random.LRD = 1e-3, tenTo(-4.5, -2.5)
+		} else {
+			h.LRG, random.LRG = 5e-5, tenTo(-5, -3.5)
+			h.LRD, random.LRD = 5e-5, tenTo(-5, -3.5)
+			random.WeightDecayG = tenTo(-6, -2)
+		}
+		h.Lambda, random.Lambda = 1, tenTo(-2, 2)
+		random.WeightDecayD = tenTo(-6, -2)
+		h.DStepsPerGStep, random.DStepsPerGStep = 1, twoTo(0, 3)
+		_ = tenTo(-2, 1) // grad_penalty; see dann
+		h.Beta1, random.Beta1 = 0.5, []float64{0, 0.5}[m.UpTo(1)]
+		h.MLPWidth, random.MLPWidth = 256, twoTo(6, 10)
+		h.MLPDepth, random.MLPDepth = 3, []int{3, 4, 5}[m.UpTo(2)]
+		random.MLPDropout = []float64{0, 0.1, 0.5}[m.UpTo(2)]
 	}
 	return h, random
 }
@@ -158,26 +191,29 @@ func (h *HParams) ReadYAML(path, algorithm string, b Benchmark) error {
 // maxBatch bounds the images of a domain in a step.
 const maxBatch = 4096
 
+func badHParam(name string, value any, want string) error {
+	return fmt.Errorf("hyperparameters: %s is %v; it must be %s", name, value, want)
+}
+
+// finite tells whether a weight or rate is a number of 0 or above.
+func finite(x float64) bool { return x >= 0 && !math.IsInf(x, 0) }
+
 // Validate says what is wrong with the hyperparameters.
 func (h HParams) Validate() error {
-	bad := func(name string, value any, want string) error {
-		return fmt.Errorf("hyperparameters: %s is %v; it must be %s", name, value, want)
-	}
-	finite := func(x float64) bool { return x >= 0 && !math.IsInf(x, 0) }
 	switch {
 	case !(h.LR > 0) || math.IsInf(h.LR, 0):
-		return bad("lr", h.LR, "above 0")
+		return badHParam("lr", h.LR, "above 0")
 	case h.BatchSize < 1 || h.BatchSize > maxBatch:
-		return bad("batch_size", h.BatchSize, fmt.Sprintf("1 to %d", maxBatch))
+		return badHParam("batch_size", h.BatchSize, fmt.Sprintf("1 to %d", maxBatch))
 	case !finite(h.WeightDecay):
-		return bad("weight_decay", h.WeightDecay, "0 or above")
+		return badHParam("weight_decay", h.WeightDecay, "0 or above")
 	case !(h.Dropout >= 0 && h.Dropout < 1):
-		return bad("resnet_dropout", h.Dropout, "0 to below 1")
-	case !finite(h.MixupAlpha) || !finite(h.MMDGamma) || !finite(h.IRMLambda) || !finite(h.VRExLambda) || !finite(h.GroupDROEta):
-		return bad("a weight of the algorithm", "not a number of 0 or above", "one")
+		return badHParam("resnet_dropout", h.Dropout, "0 to below 1")
+	case !finite(h.MixupAlpha) || !finite(h.MMDGamma) || !finite(h.IRMLambda) || !finite(h.VRExLambda) || !finite(h.GroupDROEta) || !finite(h.SagWAdv):
+		return badHParam("a weight of the algorithm", "not a number of 0 or above", "one")
 	case h.IRMAnneal < 0 || h.VRExAnneal < 0:
-		return bad("penalty_anneal_iters", min(h.IRMAnneal, h.VRExAnneal), "0 or above")
+		return badHParam("penalty_anneal_iters", min(h.IRMAnneal, h.VRExAnneal), "0 or above")
 	}
-	_, err := h.optimizer()
+	_, err := optimizerSettings(h.Optimizer, h.WeightDecay)
 	return err
 }

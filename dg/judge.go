@@ -31,12 +31,13 @@ func DefaultCoverage(layer string) CoverageSettings {
 	return CoverageSettings{Layer: layer, M: 50, O: 500, Alpha: 0.1}
 }
 
-func (c CoverageSettings) layer() coverage.LayerSettings {
+// LayerSettings are the settings in terms of package coverage.
+func (c CoverageSettings) LayerSettings() coverage.LayerSettings {
 	return coverage.LayerSettings{Layer: c.Layer, M: c.M, O: c.O, Alpha: c.Alpha, Func: coverage.SigmoidOG, Equal: true}
 }
 
 // Validate says what is wrong with the settings.
-func (c CoverageSettings) Validate() error { return c.layer().Validate() }
+func (c CoverageSettings) Validate() error { return c.LayerSettings().Validate() }
 
 // CoverageLayer is the layer that the reference reads of an architecture: the global
 // average pooling, the last block's second norm of a vision transformer, the last norm
@@ -133,11 +134,11 @@ func (s *running) judge(ctx context.Context, m *arch.Model) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	layer, err := coverage.NewLayer(s.Config.Coverage.layer(), channels.Channels)
+	layer, err := coverage.NewLayer(s.Config.Coverage.LayerSettings(), channels.Channels)
 	if err != nil {
 		return nil, err
 	}
-	j := Judge{Batch: evalBatch(s.net.InputSize), Workers: s.Workers, Kernel: s.Kernel}
+	j := s.judgeOf()
 	r := &Record{Splits: map[string]float64{}}
 	for i := range s.Data.Domains {
 		in, out := s.in[i].first(s.EvalImages), s.out[i].first(s.EvalImages)
@@ -176,6 +177,10 @@ func (s *running) judge(ctx context.Context, m *arch.Model) (*Record, error) {
 	}
 	r.Coverage, r.CoverageSamples = layer.Summary().Coverage, layer.Samples()
 	return r, nil
+}
+
+func (s *running) judgeOf() Judge {
+	return Judge{Batch: evalBatch(s.net.InputSize), Workers: s.Workers, Kernel: s.Kernel}
 }
 
 // evalBatch is as large as an image allows.

@@ -38,6 +38,8 @@ type Record struct {
 	EvalSeconds float64 `json:"eval_time"`
 	// Checkpoint is the weights' file; empty if it was not kept.
 	Checkpoint string `json:"checkpoint,omitempty"`
+	// SWAD is what the average came to; with the last checkpoint, if it was asked for.
+	SWAD *Averaged `json:"swad,omitempty"`
 	// Config is that of the run.
 	Config *Config `json:"config,omitempty"`
 }

@@ -36,6 +36,8 @@ type Config struct {
 	Steps           int              `json:"steps"`
 	CheckpointEvery int              `json:"checkpoint_freq"`
 	Coverage        CoverageSettings `json:"coverage_kwargs"`
+	// SWAD averages weights densely; nil does not.
+	SWAD *SWADSettings `json:"swad,omitempty"`
 	// EvalImages bounds the images of each split that a checkpoint is judged by; 0 means
 	// all.
 	EvalImages int `json:"eval_images,omitempty"`
@@ -64,7 +66,36 @@ func (c Config) Validate() error {
 	if err := c.Coverage.Validate(); err != nil {
 		return err
 	}
+	if err := c.SWAD.Validate(); err != nil {
+		return err
+	}
+	if c.Algorithm == "DANN" {
+		if err := c.HParams.validateDANN(); err != nil {
+			return err
+		}
+	}
 	return c.HParams.Validate()
+}
+
+// Rate is the network's learning rate.
+func (c Config) Rate() float64 {
+	if c.Algorithm == "DANN" {
+		return c.HParams.LRG
+	}
+	return c.HParams.LR
+}
+
+// optimizer returns the settings of the network's optimizers.
+func (c Config) optimizer() (train.OptimizerSettings, error) {
+	h := c.HParams
+	if c.Algorithm != "DANN" {
+		return optimizerSettings(h.Optimizer, h.WeightDecay)
+	}
+	s, err := optimizerSettings(h.Optimizer, h.WeightDecayG)
+	if s.Kind != "sgd" {
+		s.Beta1, s.Beta2 = h.Beta1, adversarialBeta2
+	}
+	return s, err
 }
 
 // Keep says which checkpoints' weights stay on the disk.
@@ -108,6 +139,7 @@ const (
 	CoverageBest = "best_coverage.safetensors"
 	ValidBest    = "best_validation.safetensors"
 	LastFile     = "last.safetensors"
+	SWADFile     = "swad.safetensors"
 )
 
 // runState is what a run remembers beside tensors.
@@ -118,21 +150,25 @@ type runState struct {
 	Count   int                `json:"count"` // steps that Losses are the sums of
 	Seconds float64            `json:"seconds"`
 	Memory  []float64          `json:"memory,omitempty"`
+	Valley  *valleyState       `json:"valley,omitempty"`
 	Records []Record           `json:"records"`
 }
 
 type running struct {
 	*Run
-	net       *arch.Trainee
-	optimizer *train.Optimizer
-	algorithm Algorithm
-	in, out   []*subset // of every domain
-	test      []int
-	others    []int // the training domains
-	classes   [][][]int
-	saved     *train.State
-	state     runState
-	batch     Minibatches
+	net *arch.Trainee
+	sd  *weights.StateDict // net's
+	// Of all before the last linear layer, and of that.
+	featurizer, classifier *train.Optimizer
+	algorithm              Algorithm
+	valley                 *lossValley // nil without SWAD
+	in, out                []*subset   // of every domain
+	test                   []int
+	others                 []int // the training domains
+	classes                [][][]int
+	saved                  *train.State
+	state                  runState
+	batch                  Minibatches
 }
 
 // Do trains, judges every checkpoint and returns the records. A run whose state lies in
@@ -144,7 +180,8 @@ func (r *Run) Do(ctx context.Context) ([]Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.state.Done >= r.Rounded() {
+	// A run that was killed while it judged the last checkpoint has that left to do.
+	if s.state.Done >= r.Rounded() && !s.due() {
 		return s.state.Records, nil
 	}
 	err = s.loop(ctx)
@@ -183,36 +220,80 @@ func (r *Run) start() (*running, error) {
 	if s.net.Classes != len(r.Data.ClassNames) {
 		return nil, fmt.Errorf("dg: the network has %d classes, %s has %d", s.net.Classes, r.Data.Name, len(r.Data.ClassNames))
 	}
-	settings, err := h.optimizer()
-	if err != nil {
-		return nil, err
-	}
-	if s.optimizer, err = train.NewOptimizer(settings, train.ParametersOf(s.net.Named)); err != nil {
-		return nil, err
-	}
 	if s.algorithm, err = NewAlgorithm(r.Algorithm, h); err != nil {
 		return nil, err
 	}
+	s.sd = sd
 	s.batch = Minibatches{
 		Domains: len(s.others), Classes: s.net.Classes, Labels: make([]int, most),
 		GradLogits: make([]float32, most*s.net.Classes), GradFeatures: make([]float32, most*s.net.Features),
 	}
-	s.state = runState{Config: &r.Config, Losses: map[string]float64{}}
-	s.saved = &train.State{Network: sd, Optimizer: []*train.Optimizer{s.optimizer}, Extra: &s.state}
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
 	return s, s.resume()
 }
 
-func (h HParams) optimizer() (train.OptimizerSettings, error) {
-	switch h.Optimizer {
+// prepare makes optimizers, and what the state saves.
+func (s *running) prepare() error {
+	settings, err := s.optimizer()
+	if err != nil {
+		return err
+	}
+	var before, last []*nn.Parameter
+	for _, p := range s.net.Named {
+		if slices.Contains(s.net.Classifier[:], p.Parameter) {
+			last = append(last, p.Parameter)
+		} else {
+			before = append(before, p.Parameter)
+		}
+	}
+	if s.featurizer, err = train.NewOptimizer(settings, before); err != nil {
+		return err
+	}
+	if s.classifier, err = train.NewOptimizer(settings, last); err != nil {
+		return err
+	}
+	s.state = runState{Config: &s.Config, Losses: map[string]float64{}}
+	s.saved = &train.State{Network: s.sd, Optimizer: []*train.Optimizer{s.featurizer, s.classifier}, Extra: &s.state}
+	if c, ok := s.algorithm.(company); ok {
+		if err := c.begin(companyOf{s.net.Features, s.net.Classes, len(s.others), s.net.Classifier, train.Seed(s.Seed, 15)}); err != nil {
+			return err
+		}
+		s.saved.Optimizer = append(s.saved.Optimizer, c.optimizers()...)
+		s.saved.Network = union(s.sd, c.tensors())
+	}
+	if s.SWAD != nil {
+		s.valley = newLossValley(*s.SWAD)
+		s.saved.Averages = s.valley.averages()
+		s.state.Valley = &s.valley.valleyState
+	}
+	return nil
+}
+
+// union is the tensors of both, which stay theirs.
+func union(a, b *weights.StateDict) *weights.StateDict {
+	u := weights.New(a.Source())
+	for _, sd := range []*weights.StateDict{a, b} {
+		for _, name := range sd.Names() {
+			t, _ := sd.Lookup(name)
+			u.Set(name, t)
+		}
+	}
+	return u
+}
+
+func optimizerSettings(kind string, decay float64) (train.OptimizerSettings, error) {
+	switch kind {
 	case "adam":
-		return train.Adam(h.WeightDecay), nil
+		return train.Adam(decay), nil
 	case "adamw":
-		return train.AdamW(h.WeightDecay), nil
+		return train.AdamW(decay), nil
 	case "sgd":
 		// The reference's has no momentum.
-		return train.SGD(0, false, h.WeightDecay), nil
+		return train.SGD(0, false, decay), nil
 	}
-	return train.OptimizerSettings{}, fmt.Errorf("hyperparameters: no optimizer %q: want adam, adamw or sgd", h.Optimizer)
+	return train.OptimizerSettings{}, fmt.Errorf("hyperparameters: no optimizer %q: want adam, adamw or sgd", kind)
 }
 
 // split splits the domains and looks whether there is enough of each.
@@ -273,6 +354,13 @@ func (s *running) resume() error {
 		return fmt.Errorf("%s is of a run with other settings; begin anew in another folder, or repeat them:\n was %s\n now %s", path, was, now)
 	}
 	loaded.Config = &s.Config
+	if s.valley != nil {
+		if loaded.Valley == nil || !s.valley.fits(*loaded.Valley) {
+			return fmt.Errorf("%s: the state of SWAD does not fit its settings", path)
+		}
+		s.valley.valleyState = *loaded.Valley
+		loaded.Valley = &s.valley.valleyState
+	}
 	s.state = loaded
 	s.saved.Extra = &s.state
 	if m, ok := s.algorithm.(rememberer); ok {
@@ -283,12 +371,12 @@ func (s *running) resume() error {
 	return s.write()
 }
 
-// plan lists the images of the steps from the given one on: of each training domain
-// as many, drawn with replacement, as DomainBed draws them.
-func (s *running) plan(from int) func(int) []train.Pick {
+// plan lists the images of the steps from one to before another: of each training
+// domain as many, drawn with replacement, as DomainBed draws them.
+func (s *running) plan(from, to int) func(int) []train.Pick {
 	return func(i int) []train.Pick {
 		step := from + i
-		if step >= s.Rounded() {
+		if step >= to {
 			return nil
 		}
 		picks := make([]train.Pick, 0, len(s.batch.Labels))
@@ -317,7 +405,7 @@ func (s *running) plan(from int) func(int) []train.Pick {
 
 func (s *running) loop(ctx context.Context) error {
 	input := s.net.InputSize
-	loader := train.NewLoader(ctx, input[0]*input[1]*input[2], s.Workers, s.plan(s.state.Done))
+	loader := train.NewLoader(ctx, input[0]*input[1]*input[2], s.Workers, s.plan(s.state.Done, s.Rounded()))
 	defer loader.Close()
 	lastSave := time.Now()
 	// A run that ended between a step and its evaluation evaluates first.
@@ -363,37 +451,69 @@ func (s *running) loop(ctx context.Context) error {
 func (s *running) step(b *train.Batch) (float64, error) {
 	step := s.state.Done
 	if a, ok := s.algorithm.(restarter); ok && step == a.restart() {
-		s.optimizer.Reset()
+		s.featurizer.Reset()
+		s.classifier.Reset()
 	}
 	m := &s.batch
-	m.Step = step
+	m.Step, m.Seed = step, train.Seed(s.Seed, 12, uint64(step))
 	copy(m.Labels, b.Labels)
 	if a, ok := s.algorithm.(mixer); ok {
 		a.mix(b.Images, m, rand.New(rand.NewPCG(train.Seed(s.Seed, 12), uint64(step))))
 	}
-	if err := s.net.Forward(b.Images, b.N, train.Seed(s.Seed, 13, uint64(step))); err != nil {
+	passes := 1
+	if a, ok := s.algorithm.(passer); ok {
+		passes = a.passes()
+	}
+	first := 0.0
+	for m.Pass = range passes {
+		loss, err := s.pass(b)
+		if err != nil {
+			return loss, err
+		}
+		if m.Pass == 0 {
+			first = loss
+		}
+	}
+	s.state.Done++
+	s.state.Count++
+	s.state.Losses["loss"] += first
+	if s.valley != nil {
+		s.valley.step(step, s.sd)
+	}
+	return first, nil
+}
+
+// pass goes through the network once, there and back.
+func (s *running) pass(b *train.Batch) (float64, error) {
+	m := &s.batch
+	if err := s.net.Forward(b.Images, b.N, train.Seed(s.Seed, 13, uint64(m.Step))); err != nil {
 		return 0, err
 	}
 	m.Logits, m.Features = s.net.Logits(), s.net.Feature()
 	clear(m.GradLogits)
 	clear(m.GradFeatures)
+	m.FrozenFeaturizer, m.FrozenClassifier = false, false
 	loss, parts := s.algorithm.Loss(m)
-	if err := train.CheckLoss(step, loss); err != nil {
+	if err := train.CheckLoss(m.Step, loss); err != nil {
 		return loss, err
 	}
-	gradFeatures := m.GradFeatures
-	if _, ok := s.algorithm.(*alignment); !ok {
-		gradFeatures = nil
-	}
-	if err := s.net.Backward(m.GradLogits, gradFeatures); err != nil {
-		return loss, err
-	}
-	s.optimizer.Step(s.HParams.LR)
-	s.state.Done++
-	s.state.Count++
-	s.state.Losses["loss"] += loss
 	for name, v := range parts {
 		s.state.Losses[name] += v
+	}
+	if m.FrozenFeaturizer && m.FrozenClassifier {
+		return loss, nil
+	}
+	if err := s.net.Backward(m.GradLogits, m.GradFeatures); err != nil {
+		return loss, err
+	}
+	if c, ok := s.algorithm.(company); ok {
+		c.finish()
+	}
+	if !m.FrozenFeaturizer {
+		s.featurizer.Step(s.Rate())
+	}
+	if !m.FrozenClassifier {
+		s.classifier.Step(s.Rate())
 	}
 	return loss, nil
 }
@@ -447,6 +567,17 @@ func (s *running) checkpoint(ctx context.Context) error {
 	if s.Keep == KeepAll {
 		r.Checkpoint = fmt.Sprintf("step%06d.safetensors", r.Step)
 	}
+	if s.valley != nil {
+		s.valley.checkpoint(r.TrainOutLoss)
+		if s.state.Done == s.Rounded() {
+			if r.SWAD, err = s.average(ctx); err != nil {
+				return err
+			}
+			if s.Keep != KeepNone {
+				r.SWAD.Checkpoint = SWADFile
+			}
+		}
+	}
 	s.state.Records = append(s.state.Records, *r)
 	s.state.Losses, s.state.Count, s.state.Seconds = map[string]float64{}, 0, 0
 	if err := s.weights(); err != nil {
@@ -484,9 +615,12 @@ func (s *running) weights() error {
 		}
 	}
 	for _, name := range names {
-		if err := train.SaveWeights(filepath.Join(s.Dir, name), s.saved.Network, about); err != nil {
+		if err := train.SaveWeights(filepath.Join(s.Dir, name), s.sd, about); err != nil {
 			return err
 		}
+	}
+	if a := last.SWAD; a != nil && a.Checkpoint != "" {
+		return train.SaveWeights(filepath.Join(s.Dir, a.Checkpoint), a.sd, about)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"nac/train"
+	"nac/weights"
 )
 
 // toy is three domains of squares, whose class is the half of the picture that they
@@ -49,6 +51,13 @@ func toyRun(dir, algorithm string) *Run {
 	}
 }
 
+// swadRun is toyRun with weights averaged from the second checkpoint on.
+func swadRun(dir, algorithm string) *Run {
+	r := toyRun(dir, algorithm)
+	r.SWAD = &SWADSettings{Converge: 1, Tolerance: 2, Ratio: 10}
+	return r
+}
+
 type stopAt struct {
 	step   int
 	cancel func()
@@ -64,6 +73,9 @@ func (s stopAt) Checkpoint(Record) {}
 func timeless(records []Record) []Record {
 	for i := range records {
 		records[i].StepSeconds, records[i].EvalSeconds, records[i].Config = 0, 0, nil
+		if a := records[i].SWAD; a != nil {
+			a.sd = nil
+		}
 	}
 	return records
 }
@@ -71,17 +83,17 @@ func timeless(records []Record) []Record {
 // A run that is stopped and resumed leaves the records and weights of one that was not,
 // whatever the algorithm remembers.
 func TestResume(t *testing.T) {
-	for _, algorithm := range []string{"GroupDRO", "Mixup", "CORAL"} {
+	for _, algorithm := range []string{"GroupDRO", "Mixup", "CORAL", "DANN", "SagNet"} {
 		whole, parts := t.TempDir(), t.TempDir()
-		want, err := toyRun(whole, algorithm).Do(context.Background())
+		want, err := swadRun(whole, algorithm).Do(context.Background())
 		if err != nil {
 			t.Fatalf("%s: %v", algorithm, err)
 		}
-		if len(want) != 3 || want[2].Step != 6 || !(want[2].Coverage > 0) || want[2].CoverageSamples == 0 {
+		if len(want) != 3 || want[2].Step != 6 || !(want[2].Coverage > 0) || want[2].CoverageSamples == 0 || want[1].SWAD != nil || want[2].SWAD == nil {
 			t.Errorf("%s: records %+v", algorithm, want)
 		}
 		for _, step := range []int{2, 4, 0} {
-			run := toyRun(parts, algorithm)
+			run := swadRun(parts, algorithm)
 			ctx, cancel := context.WithCancel(context.Background())
 			run.Progress = stopAt{step, cancel}
 			if _, err := run.Do(ctx); (step > 0) != errors.Is(err, context.Canceled) {
@@ -96,7 +108,7 @@ func TestResume(t *testing.T) {
 		if want := timeless(want); !reflect.DeepEqual(timeless(got), want) {
 			t.Errorf("%s: after stops %+v, want %+v", algorithm, got, want)
 		}
-		for _, name := range []string{LastFile, CoverageBest, ValidBest} {
+		for _, name := range []string{LastFile, CoverageBest, ValidBest, SWADFile} {
 			a, err := os.ReadFile(filepath.Join(whole, name))
 			if err != nil {
 				t.Fatal(err)
@@ -108,18 +120,44 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// A loss that is no number stops the run and leaves what was saved.
+// A loss that is no number stops the run, which says so, and leaves what was saved: the
+// last checkpoint whole, its numbers finite, and its record. A run that goes on from
+// there meets the same end, whatever it saved on the way.
 func TestDivergence(t *testing.T) {
-	dir := t.TempDir()
-	run := toyRun(dir, "ERM")
-	run.HParams.LR = 1e30
-	_, err := run.Do(context.Background())
-	var diverged *train.DivergedError
-	if !errors.As(err, &diverged) {
-		t.Fatalf("got %v", err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, StateFile)); err != nil {
-		t.Error(err)
+	for _, algorithm := range []string{"ERM", "DANN", "SagNet"} {
+		dir := t.TempDir()
+		run := toyRun(dir, algorithm)
+		run.Steps, run.CheckpointEvery, run.Keep = 40, 1, KeepBest
+		run.HParams.Optimizer = "sgd"
+		run.HParams.LR, run.HParams.LRG, run.HParams.LRD = 3e3, 3e3, 3e3
+		for range 2 {
+			_, err := run.Do(context.Background())
+			var diverged *train.DivergedError
+			if !errors.As(err, &diverged) || !strings.Contains(err.Error(), "diverged") {
+				t.Fatalf("%s: got %v", algorithm, err)
+			}
+			records, err := ReadRecords(filepath.Join(dir, ResultsFile))
+			if err != nil || len(records) == 0 || records[len(records)-1].Step >= diverged.Step {
+				t.Fatalf("%s: %d records before step %d (%v)", algorithm, len(records), diverged.Step, err)
+			}
+			for _, r := range records {
+				if err := train.CheckLoss(r.Step, r.Loss+r.TrainOutLoss+r.Coverage); err != nil {
+					t.Errorf("%s: record of step %d: %v", algorithm, r.Step, err)
+				}
+			}
+			sd, err := weights.Open(filepath.Join(dir, LastFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range sd.Names() {
+				tensor, _ := sd.Lookup(name)
+				for _, v := range tensor.Data {
+					if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+						t.Fatalf("%s: %s of the last checkpoint holds %v", algorithm, name, v)
+					}
+				}
+			}
+		}
 	}
 }
 

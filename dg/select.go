@@ -36,6 +36,8 @@ type Choice struct {
 	Last       float64 `json:"last"`
 	Validation float64 `json:"training-domain validation"`
 	Coverage   float64 `json:"coverage"`
+	// SWAD is the accuracy of the averaged weights; NaN if none were.
+	SWAD Float `json:"SWAD"`
 	// Best is the best there was.
 	Best float64 `json:"best"`
 	// Chosen are the steps, by oracle, validation and coverage.
@@ -87,8 +89,12 @@ func Select(records []Record) (Choice, error) {
 		return Choice{}, fmt.Errorf("dg: no checkpoint to choose from")
 	}
 	oracle, validation, coverage := best(records, byOracle), best(records, byValidation), best(records, byCoverage)
+	swad := Float(math.NaN())
+	if a := records[len(records)-1].SWAD; a != nil {
+		swad = Float(a.TestIn)
+	}
 	return Choice{
-		Oracle: records[oracle].TestIn, Last: records[len(records)-1].TestIn,
+		SWAD: swad, Oracle: records[oracle].TestIn, Last: records[len(records)-1].TestIn,
 		Validation: records[validation].TestIn, Coverage: records[coverage].TestIn,
 		Best:       records[best(records, byTest)].TestIn,
 		Chosen:     [3]int{records[oracle].Step, records[validation].Step, records[coverage].Step},

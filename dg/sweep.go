@@ -21,7 +21,8 @@ type Column struct {
 
 // Columns are the figures of a sweep's table: accuracies on the unseen domain of what
 // each way to choose comes to; then the rank correlations with that accuracy, as the
-// reference computes them; then Pearson's r and Kendall's tau-b.
+// reference computes them; then Pearson's r and Kendall's tau-b; last the accuracy of
+// SWAD's mean.
 func Columns() []Column {
 	return []Column{
 		{"oracle", func(c Choice) float64 { return c.Oracle }},
@@ -35,6 +36,7 @@ func Columns() []Column {
 		{"coverage_tau", func(c Choice) float64 { return float64(c.CoverageRC.Kendall) }},
 		{"val_r", func(c Choice) float64 { return float64(c.ValRC.Pearson) }},
 		{"val_tau", func(c Choice) float64 { return float64(c.ValRC.Kendall) }},
+		{"SWAD", func(c Choice) float64 { return float64(c.SWAD) }},
 	}
 }
 

@@ -40,6 +40,17 @@ func (a *Average) Update(sd *weights.StateDict) {
 	a.n++
 }
 
+// Begin makes the average hold the tensors as they stand until the first Update, as if
+// nothing had been added.
+func (a *Average) Begin(sd *weights.StateDict) {
+	a.Reset()
+	a.Update(sd)
+	a.n = 0
+}
+
+// Reset forgets all that was added.
+func (a *Average) Reset() { a.n, a.sd = 0, weights.New("average") }
+
 // Count is how many times tensors were added.
 func (a *Average) Count() int { return a.n }
 

@@ -35,9 +35,13 @@ def reference(checkout):
     torch.Tensor.cuda = lambda self, *a, **k: self
     package = module("domainbed")
     package.__path__ = []
-    package.networks = module("domainbed.networks")
     lib = module("domainbed.lib")
     lib.__path__ = []
+    lib.wide_resnet = module("domainbed.lib.wide_resnet")
+    module("domainbed.networks.backbones", get_backbone=None)
+    package.networks = module("domainbed.networks", base + "networks/networks.py")
+    full = torch.full
+    torch.full = lambda *a, device=None, **k: full(*a, **k)
     pairs = {}
     module("domainbed.lib.misc", random_pairs_of_minibatches=lambda m: [(m[i], m[j]) for i, j in pairs["of"]])
     module("domainbed.optimizers", base + "optimizers.py")
@@ -90,8 +94,106 @@ def algorithms(ref, pairs, out, meta):
     torch.set_default_dtype(torch.float32)
 
 
+def fill(name, shape, low, high):
+    """The rule by which the tests fill tensors; see golden.py."""
+    h = 0xCBF29CE484222325
+    for b in name.encode():
+        h = ((h ^ b) * 0x100000001B3) & ((1 << 64) - 1)
+    z = (np.uint64(h) + np.arange(int(np.prod(shape)), dtype=np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return torch.from_numpy((low + (high - low) * (z >> np.uint64(40)).astype(np.float64) / 2**24).astype(np.float32).reshape(shape)).double()
+
+
+class LeNet(nn.Module):
+    n_outputs = 84
+
+    def __init__(self):
+        super().__init__()
+        self.block1, self.block2, self.block3 = [nn.Sequential(nn.Conv2d(i, o, 5, padding=p), nn.ReLU()) for i, o, p in ((1, 6, 2), (6, 16, 0), (16, 120, 0))]
+        self.classifier1 = nn.Linear(120, 84)
+
+    def forward(self, x):
+        x = torch.max_pool2d(self.block2(torch.max_pool2d(self.block1(x), 2)), 2)
+        return self.classifier1(self.block3(x).flatten(1)).relu()
+
+
+def trajectories(ref, images, labels, out, meta):
+    """A few whole steps of the reference's algorithms as they are, in float64. The network is LeNet with made weights:
+    MNIST_CNN has so many ReLUs that some lie at 0, where float32 goes another way."""
+    torch.set_default_dtype(torch.float64)
+    n, domains = 3, 2
+    x = torch.from_numpy(images[:n * domains]).double()[:, None] / 255
+    y = torch.from_numpy(labels[:n * domains]).long()
+    base = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 1e-4, "mmd_gamma": 0.7, "irm_lambda": 10.0, "irm_penalty_anneal_iters": 2,
+            "lr_g": 2e-3, "lr_d": 5e-3, "weight_decay_g": 1e-4, "weight_decay_d": 1e-3, "lambda": 0.5, "d_steps_per_g_step": 2,
+            "grad_penalty": 0.0, "beta1": 0.5, "mlp_width": 8, "mlp_depth": 3, "mlp_dropout": 0.0, "sag_w_adv": 0.3}
+    ref.networks.Featurizer = lambda *a: LeNet()
+    names = {"featurizer": "", "classifier": "fc.", "network_f": "", "network_c": "fc.", "network_s": "style.",
+             "discriminator.input": "discriminator.0.", "discriminator.hiddens.0": "discriminator.1.", "discriminator.output": "discriminator.2."}
+    for name in ("ERM", "CORAL", "IRM", "DANN", "SagNet"):
+        a = getattr(ref, name)((1, 28, 28), 10, domains, base)
+        parts = [(names[k], v) for k, v in {**dict(a.named_children()), **{"discriminator." + k: v for k, v in getattr(a, "discriminator", nn.Module()).named_modules()}}.items() if k in names]
+        for prefix, part in parts:
+            for k, p in part.named_parameters():
+                bound = 0.1 if p.ndim == 1 else 1.5 * (3 / p[0].numel()) ** 0.5
+                p.data = fill(prefix + k, p.shape, -bound, bound)
+        # SagNet's draws: alpha evenly spread, rows turned round by 1, 2, ...
+        draws = iter(range(1, 100))
+        torch.rand = lambda rows, one: torch.arange(rows).double()[:, None] / rows
+        torch.randperm = lambda rows: torch.arange(rows).roll(next(draws))
+        a.train()
+        steps = [a.update(list(x.chunk(domains)), list(y.chunk(domains))) for _ in range(5)]
+        meta["trajectory." + name] = json.dumps({"hparams": base, "steps": steps})
+        with torch.no_grad():
+            out[f"trajectory.{name}.logits"] = a.predict(x)
+        last = getattr(a, "discriminator", None) or getattr(a, "network_s", None)
+        if last is not None:
+            out[f"trajectory.{name}.own"] = torch.cat([p.flatten() for p in last.parameters()])
+    torch.set_default_dtype(torch.float32)
+
+
+def valleys(checkout, out, meta):
+    """SWAD's LossValley over made losses, its network a vector of three numbers."""
+    base = checkout + "/domainbed/domainbed/"
+    module("domainbed.networks.ur_networks", URResNet=type("URResNet", (), {}))
+    package = module("domainbed.swad")
+    package.__path__ = []
+    package.swa_utils = module("domainbed.swad.swa_utils", base + "swad/swa_utils.py")
+    swad = module("domainbed.swad.swad", base + "swad/swad.py")
+    torch.nn.Module.cuda = lambda self, *a, **k: self
+    r = np.random.RandomState(3)
+    every, cases = 4, []
+    fall = [3, 2, 1.5, 1.2, 1.0, 0.9, 0.85, 0.8, 0.82, 0.81, 0.83, 0.8, 0.84, 0.9, 0.95]
+    cases += [(3, 6, 0.3, fall), (3, 6, 0.3, fall + [1.2] * 9), (3, 3, 0.3, fall), (5, 2, 0.3, fall), (3, 6, 0.3, [5 - 0.1 * i for i in range(9)]), (2, 4, 0.05, [1.0, 1.1, 1.0, 2.0, 2.0, 2.0, 2.0, 0.5])]
+    for i in range(40):
+        c, t = r.randint(1, 6), r.randint(1, 8)
+        cases.append((int(c), int(t), float(r.choice([0.0, 0.1, 0.3])), (np.exp(-np.arange(25) / 5) + 0.3 + 0.15 * r.rand(25)).round(3).tolist()))
+    done = []
+    for c, t, ratio, losses in cases:
+        evaluator = types.SimpleNamespace(logger=types.SimpleNamespace(error=lambda *a: None))
+        valley = swad.LossValley(evaluator, c, t, ratio)
+        net = nn.Linear(3, 1, bias=False)
+        segment, dead = package.swa_utils.AveragedModel(net), -1
+        for step in range((len(losses) - 1) * every + 1):
+            # Whole numbers and their halves: means differ clearly, roundings do not.
+            net.weight.data = torch.tensor([[float(step), float(step * step % 101), float(step % 7)]])
+            if dead < 0:
+                segment.update_parameters(net, step=step)
+            if step % every == 0 and dead < 0:
+                valley.update_and_evaluate(segment, 0, losses[step // every], None)
+                if valley.dead_valley:
+                    dead = step
+                segment = package.swa_utils.AveragedModel(net)
+        final = valley.get_final_model()
+        done.append({"n_converge": c, "n_tolerance": t, "tolerance_ratio": ratio, "losses": losses, "dead": dead, "converged": -1 if valley.converge_step is None else valley.converge_step,
+                     "start": final.start_step, "end": final.end_step, "count": int(final.n_averaged), "weights": final.module.weight.flatten().tolist()})
+    meta["swad"] = json.dumps({"every": every, "cases": done})
+
+
 def registry(hparams, meta):
-    for algorithm in ("ERM", "Mixup", "CORAL", "MMD", "IRM", "VREx", "GroupDRO"):
+    for algorithm in ("ERM", "Mixup", "CORAL", "MMD", "IRM", "VREx", "GroupDRO", "DANN", "SagNet"):
         for dataset in ("RotatedMNIST", "ColoredMNIST", "PACS", "DomainNet"):
             for seed in (None, 0, 1, 12345):
                 h = hparams.default_hparams(algorithm, dataset) if seed is None else hparams.random_hparams(algorithm, dataset, seed)
@@ -147,6 +249,8 @@ def main():
     registry(hparams, meta)
     digits(out)
     splits(meta)
+    trajectories(ref, out["digits.images"], out["digits.labels"], out, meta)
+    valleys(sys.argv[1], out, meta)
     kinds = {"float32": "F32", "uint8": "U8"}
     header, data = {"__metadata__": meta}, b""
     for name, t in sorted(out.items()):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ type dgFlags struct {
 	holdout                                            float64
 	hparams                                            []string
 	hparamsFile, keep, kernel                          string
-	missing, quiet                                     bool
+	missing, quiet, swad                               bool
 	coverage                                           coverageFlags
 }
 
@@ -110,6 +111,7 @@ func (f *dgFlags) add(cmd *cobra.Command) {
 	s.StringArrayVar(&f.hparams, "hparam", nil, "a hyperparameter, as `lr=0.001`; may be repeated")
 	s.StringVar(&f.hparamsFile, "hparams", "", "YAML `file` of hyperparameters, also as the reference's")
 	s.StringVar(&f.keep, "keep", string(dg.KeepBest), "weights to keep: best, all or none")
+	s.BoolVar(&f.swad, "swad", false, "also average weights by SWAD and judge their mean")
 	f.coverage.add(cmd)
 	s.BoolVar(&f.coverage.augment, "coverage-augment", false, "measure coverage on augmented images, as the reference does but for MNIST")
 	s.BoolVar(&f.missing, "allow-missing-classes", false, "a domain may lack classes that others have")
@@ -185,6 +187,10 @@ func (f *dgFlags) config() (c dg.Config, b dg.Benchmark, err error) {
 		Holdout: f.holdout, HParams: h, Steps: steps, CheckpointEvery: every, Coverage: f.coverage.settings(f.coverage.layer),
 		EvalImages: f.evalImages, Init: f.initial,
 	}
+	if f.swad {
+		settings := dg.DefaultSWAD()
+		c.SWAD = &settings
+	}
 	if err := c.Validate(); err != nil {
 		return c, b, usageError{err}
 	}
@@ -249,7 +255,7 @@ func runDG(ctx context.Context, run *dg.Run, quiet bool, stdout, stderr io.Write
 	if !quiet {
 		fmt.Fprintf(stderr, "%s on %s without %s: %s steps of %d images from each domain\n", run.Algorithm, run.Dataset,
 			strings.Join(run.Test, ", "), thousands(run.Rounded()), run.HParams.BatchSize)
-		run.Progress = &dgProgress{trainProgress{w: stderr, bars: isTerminal(stderr)}, run.HParams.LR}
+		run.Progress = &dgProgress{trainProgress{w: stderr, bars: isTerminal(stderr)}, run.Rate()}
 	}
 	records, err := run.Do(ctx)
 	if err != nil {
@@ -264,17 +270,37 @@ func runDG(ctx context.Context, run *dg.Run, quiet bool, stdout, stderr io.Write
 	}
 	t := newTable("selection", strings.Join(run.Test, ", "))
 	rightAligned(t, 2)
-	for _, row := range []struct {
-		name  string
-		value float64
-	}{
-		{"oracle", c.Oracle}, {"last", c.Last}, {"training-domain validation", c.Validation}, {"coverage", c.Coverage},
-		{"coverage_rc", float64(c.CoverageRC.Reference)}, {"val_rc", float64(c.ValRC.Reference)}, {"oracle_rc", float64(c.OracleRC.Reference)},
-	} {
-		t.AppendRow(table.Row{row.name, percent(row.value)})
+	row := func(name string, value float64) {
+		cell := "–"
+		if !math.IsNaN(value) {
+			cell = percent(value)
+		}
+		t.AppendRow(table.Row{name, cell})
 	}
-	return printLines(stdout, t.Render(), fmt.Sprintf("%d checkpoints: %s.", c.Checkpoints, filepath.Join(run.Dir, dg.ResultsFile)))
+	row("oracle", c.Oracle)
+	row("last", c.Last)
+	row("training-domain validation", c.Validation)
+	row("coverage", c.Coverage)
+	if run.SWAD != nil {
+		row("SWAD", float64(c.SWAD))
+	}
+	for _, kind := range []struct {
+		ending string
+		of     func(dg.Correlation) dg.Float
+	}{
+		{"rc", func(c dg.Correlation) dg.Float { return c.Reference }},
+		{"r", func(c dg.Correlation) dg.Float { return c.Pearson }},
+		{"tau", func(c dg.Correlation) dg.Float { return c.Kendall }},
+	} {
+		t.AppendSeparator()
+		row("coverage_"+kind.ending, float64(kind.of(c.CoverageRC)))
+		row("val_"+kind.ending, float64(kind.of(c.ValRC)))
+		row("oracle_"+kind.ending, float64(kind.of(c.OracleRC)))
+	}
+	return printLines(stdout, t.Render(), correlationsTold, fmt.Sprintf("%d checkpoints: %s.", c.Checkpoints, filepath.Join(run.Dir, dg.ResultsFile)))
 }
+
+const correlationsTold = "_rc: rank correlation as the reference computes it; _r: Pearson's; _tau: Kendall's."
 
 // dgProgress shows the steps, and a line for each checkpoint.
 type dgProgress struct {

@@ -17,13 +17,13 @@ func TestDGTrain(t *testing.T) {
 		photographs(t, filepath.Join(data, domain), 36, 6, "blue", "green")
 	}
 	args := []string{"dg", "train", "--dataset", "folder", "--data", data, "--test-domain", "dusk", "--arch", "resnet20",
-		"--hparam", "batch_size=4", "--hparam", "lr=0.001", "--hparam", "freeze_bn=false", "--steps", "4", "--checkpoint-freq", "2", "--out", out}
+		"--hparam", "batch_size=4", "--hparam", "lr=0.001", "--hparam", "freeze_bn=false", "--steps", "4", "--checkpoint-freq", "2", "--swad", "--O", "3", "--out", out}
 	code, stdout, stderr := call(t, args...)
-	if code != exitOK || !strings.Contains(stdout, "coverage_rc") || !strings.Contains(stderr, "step 4: loss") {
+	if code != exitOK || !strings.Contains(stdout, "coverage_rc") || !strings.Contains(stdout, "coverage_tau") || !strings.Contains(stdout, "SWAD") || !strings.Contains(stderr, "step 4: loss") {
 		t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
 	}
 	records, err := dg.ReadRecords(filepath.Join(out, dg.ResultsFile))
-	if err != nil || len(records) != 3 || len(records[0].Splits) != 6 || records[0].Config.Coverage.Layer != "avgpool" {
+	if err != nil || len(records) != 3 || len(records[0].Splits) != 6 || records[0].Config.Coverage != (dg.CoverageSettings{Layer: "avgpool", M: 50, O: 3, Alpha: 0.1}) || records[2].SWAD == nil {
 		t.Errorf("%+v (%v)", records, err)
 	}
 	// The same command again finds everything done; other settings are refused.
@@ -52,6 +52,8 @@ func TestDGMistakes(t *testing.T) {
 		{base + " --test-domain day --algorithm FISH", exitUsage, []string{"FISH", "GroupDRO"}},
 		{base + " --test-domain day --hparam speed=3", exitUsage, []string{"speed"}},
 		{base + " --test-domain day --hparam lr=0", exitUsage, []string{"lr is 0"}},
+		{base + " --test-domain day --algorithm DANN --hparam mlp_depth=1", exitUsage, []string{"mlp_depth is 1"}},
+		{base + " --test-domain day --O 0", exitUsage, []string{"O = 0"}},
 		{"dg train --dataset RotatedMNIST --test-domain 0 --out o --data " + data, exitFailure, []string{"train-images"}},
 	} {
 		code, _, stderr := call(t, strings.Fields(c.args)...)

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -323,7 +324,7 @@ func (f *sweepFlags) summarize(runs []*sweepRun, stdout io.Writer) error {
 	}
 	err := printLines(stdout, sweepText(rows),
 		"Accuracies on the domain left out and correlations with it, in percent: means over seeds, then over domains.",
-		"_rc: rank correlation as the reference computes it; _r: Pearson's; _tau: Kendall's.",
+		correlationsTold,
 		fmt.Sprintf("Written to %s: %s, %s.", f.out, sweepTable, sweepPage))
 	return errors.Join(err, failure)
 }
@@ -331,7 +332,12 @@ func (f *sweepFlags) summarize(runs []*sweepRun, stdout io.Writer) error {
 func sweepText(rows []dg.Row) string {
 	header := []string{"algorithm", "left out", "runs"}
 	numbers := []int{3}
-	for _, c := range dg.Columns() {
+	columns := dg.Columns()
+	// SWAD's is the last, and empty where it was not asked for.
+	if last := len(columns) - 1; !slices.ContainsFunc(rows, func(r dg.Row) bool { return r.Means[last].N > 0 }) {
+		columns = columns[:last]
+	}
+	for _, c := range columns {
 		header = append(header, c.Name)
 		numbers = append(numbers, len(header))
 	}
@@ -339,7 +345,7 @@ func sweepText(rows []dg.Row) string {
 	rightAligned(t, numbers...)
 	for i, r := range rows {
 		row := table.Row{r.Algorithm, r.Domain, r.Runs}
-		for _, m := range r.Means {
+		for _, m := range r.Means[:len(columns)] {
 			cell := "–"
 			if m.N > 0 {
 				cell = percent(m.Value)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -17,9 +18,11 @@ import (
 
 // selectFlags are the flags of select.
 type selectFlags struct {
-	data, arch, normalize, kernel, layer string
-	resize, batch, workers               int
-	quiet                                bool
+	data                    []string
+	arch, normalize, kernel string
+	resize, batch, workers  int
+	quiet                   bool
+	coverage                coverageFlags
 }
 
 func newSelectCommand() *cobra.Command {
@@ -30,8 +33,10 @@ func newSelectCommand() *cobra.Command {
 		Long: `Ranks checkpoints of one architecture by NAC-ME: the mean over neurons of the share
 of bins that the images of the training domains cover. Of images with labels (--data is
 a folder of class folders, sorted as in training) the correctly classified are counted,
-and the accuracy is told; of others (a folder of images) all are.`,
-		Example: "  nac select run/step*.safetensors --arch resnet50 --data train",
+and the accuracy is told; of others (a folder of images) all are. --data may be repeated,
+a folder for each domain; domains must agree in their classes.`,
+		Example: `  nac select run/step*.safetensors --arch resnet50 --data train
+  nac select run/step*.safetensors --arch resnet50 --data PACS/photo --data PACS/cartoon`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("name at least one checkpoint")
@@ -43,9 +48,9 @@ and the accuracy is told; of others (a folder of images) all are.`,
 		},
 	}
 	s := cmd.Flags()
-	s.StringVar(&f.data, "data", "", "`folder` of images of the training domains")
+	s.StringArrayVar(&f.data, "data", nil, "`folder` of images of the training domains; may be repeated")
 	s.StringVar(&f.arch, "arch", "", "architecture, a `name` of \"nac arch\"")
-	s.StringVar(&f.layer, "layer", "", "`layer` to read (default: the reference's)")
+	f.coverage.add(cmd)
 	s.StringVar(&f.normalize, "normalize", "", "mean and std of this `preset` (default: by the network's input size)")
 	s.IntVar(&f.resize, "resize", 0, "cut the centre out of images of this shorter side; 0 squeezes them, as nac dg train does")
 	s.IntVar(&f.batch, "batch", 64, "images of a batch")
@@ -66,14 +71,17 @@ type judged struct {
 
 func (f *selectFlags) run(ctx context.Context, files []string, stdout, stderr io.Writer) error {
 	switch {
-	case f.data == "":
+	case len(f.data) == 0:
 		return usagef("--data is missing: the folder of images of the training domains")
 	case f.batch < 1 || f.batch > maxBatch:
 		return usagef("--batch is %d; it must be 1 to %d", f.batch, maxBatch)
 	case f.workers < 0 || f.workers > maxWorkers:
 		return usagef("--workers is %d; it must be 0 (all processors) to %d", f.workers, maxWorkers)
 	}
-	images, err := imageset.ReadFolder(f.data)
+	if err := f.coverage.settings("any").Validate(); err != nil {
+		return usageError{err}
+	}
+	images, err := f.images()
 	if err != nil {
 		return err
 	}
@@ -106,6 +114,25 @@ func (f *selectFlags) run(ctx context.Context, files []string, stdout, stderr io
 	return printLines(stdout, t.Render())
 }
 
+// images lists those of all domains.
+func (f *selectFlags) images() (all imageset.List, err error) {
+	for i, dir := range f.data {
+		l, err := imageset.ReadFolder(dir)
+		if err != nil {
+			return all, err
+		}
+		if i == 0 {
+			all = l
+			continue
+		}
+		if !slices.Equal(l.Classes, all.Classes) {
+			return all, fmt.Errorf("%s has the classes %s, %s has %s; domains must agree in them", f.data[0], list(all.Classes), dir, list(l.Classes))
+		}
+		all.Items = append(all.Items, l.Items...)
+	}
+	return all, nil
+}
+
 func (f *selectFlags) judge(ctx context.Context, file string, images imageset.List) (r judged, err error) {
 	m, err := openModel(archName(f.arch), file)
 	if err != nil {
@@ -115,7 +142,7 @@ func (f *selectFlags) judge(ctx context.Context, file string, images imageset.Li
 		return r, fmt.Errorf("%s takes images of %d channels; image files have 3", m.Name, m.InputSize[0])
 	}
 	if images.Classes != nil && len(images.Classes) != m.Classes {
-		return r, fmt.Errorf("the network has %d classes, %s holds %d class folders", m.Classes, f.data, len(images.Classes))
+		return r, fmt.Errorf("the network has %d classes, %s holds %d class folders", m.Classes, list(f.data), len(images.Classes))
 	}
 	name := f.normalize
 	if name == "" {
@@ -125,7 +152,7 @@ func (f *selectFlags) judge(ctx context.Context, file string, images imageset.Li
 	if err != nil {
 		return r, usageError{fmt.Errorf("--normalize: %w", err)}
 	}
-	layer := f.layer
+	layer := f.coverage.layer
 	if layer == "" {
 		layer = dg.CoverageLayer(m)
 	}
@@ -133,8 +160,7 @@ func (f *selectFlags) judge(ctx context.Context, file string, images imageset.Li
 	if err != nil {
 		return r, err
 	}
-	c := dg.DefaultCoverage(layer)
-	counts, err := coverage.NewLayer(coverage.LayerSettings{Layer: layer, M: c.M, O: c.O, Alpha: c.Alpha, Func: coverage.SigmoidOG, Equal: true}, channels.Channels)
+	counts, err := coverage.NewLayer(f.coverage.settings(layer).LayerSettings(), channels.Channels)
 	if err != nil {
 		return r, err
 	}

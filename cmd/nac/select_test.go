@@ -65,4 +65,21 @@ func TestSelect(t *testing.T) {
 	if code != exitOK || strings.Contains(stdout, "accuracy") || !strings.Contains(stdout, " 10 ") {
 		t.Errorf("exit code %d: %s", code, stdout)
 	}
+	// Several domains are counted together.
+	code, stdout, stderr = call(t, "select", files[2], "--arch", "resnet20", "--data", filepath.Join(data, "night", "blue"), "--data", filepath.Join(data, "night", "green"), "--quiet")
+	if code != exitOK || !strings.Contains(stdout, " 20 ") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	code, _, stderr = call(t, "select", files[2], "--arch", "resnet20", "--data", filepath.Join(data, "night"), "--data", data)
+	if code != exitFailure || !strings.Contains(stderr, "blue, green") || !strings.Contains(stderr, "day, night") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	// A bin that needs more images is covered less.
+	code, more, _ := call(t, "select", files[2], "--arch", "resnet20", "--data", filepath.Join(data, "night", "blue"), "--quiet", "--O", "1")
+	if code != exitOK || more == stdout {
+		t.Errorf("exit code %d: %s", code, more)
+	}
+	if code, _, stderr := call(t, "select", files[2], "--arch", "resnet20", "--data", data, "--M", "1"); code != exitUsage || !strings.Contains(stderr, "M = 1") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
 }
