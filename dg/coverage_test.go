@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"nac/arch"
@@ -123,5 +124,55 @@ func TestCoverageOfNetworkLikeReference(t *testing.T) {
 	}
 	if seen != 3 {
 		t.Errorf("%d settings compared", seen)
+	}
+}
+
+// watched tells whether its images are asked for augmented.
+type watched struct {
+	labelled
+	augmented, plain *atomic.Int64
+}
+
+func (w watched) Image(i int, r *rand.Rand, dst []float32) error {
+	if r != nil {
+		w.augmented.Add(1)
+	} else {
+		w.plain.Add(1)
+	}
+	return w.labelled.Image(i, r, dst)
+}
+
+// Coverage is of augmented images where that is asked for, accuracy never is.
+func TestCoverageAugmented(t *testing.T) {
+	for _, augment := range []bool{false, true} {
+		r := toyRun(t.TempDir(), "ERM")
+		r.Config.Coverage.Augment = augment
+		s, err := r.start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var augmented, plain atomic.Int64
+		images := 0
+		for i := range s.in {
+			d := s.Data.Domains[i].Samples.(*digitDomain)
+			for _, part := range []*subset{s.in[i], s.out[i]} {
+				part.Samples = watched{labelled{d, d.labels}, &augmented, &plain}
+				images += part.Len()
+			}
+		}
+		m, err := s.net.Model()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.judge(context.Background(), m); err != nil {
+			t.Fatal(err)
+		}
+		want := 0
+		if augment {
+			want = s.in[0].Len() + s.in[2].Len() // b is left out
+		}
+		if augmented.Load() != int64(want) || plain.Load() != int64(images-want) {
+			t.Errorf("augment %v: %d images augmented, %d not, want %d and %d", augment, augmented.Load(), plain.Load(), want, images-want)
+		}
 	}
 }
