@@ -10,7 +10,7 @@ import (
 
 // dann is domain-adversarial training (Ganin et al., 2016): a discriminator tells the
 // domains by the features, and the network learns features by which it cannot. They
-// take turns: a step of the network, then DStepsPerGStep of the discriminator.
+// take turns, DStepsPerGStep steps of the discriminator to one of the network.
 //
 // DomainBed's penalty on the discriminator's gradient is left out: with equally many
 // images of every domain it sums all domains' probabilities, so it is the gradient of

@@ -26,8 +26,8 @@ type Minibatches struct {
 	// for what an algorithm draws in a step.
 	Step, Pass int
 	Seed       uint64
-	// FrozenFeaturizer and FrozenClassifier are set by an algorithm that leaves the
-	// last linear layer, or all before it, as they are in this pass.
+	// FrozenFeaturizer and FrozenClassifier are set by an algorithm that leaves all
+	// before the last linear layer, or that layer, as it is in this pass.
 	FrozenFeaturizer, FrozenClassifier bool
 }
 
