@@ -49,7 +49,8 @@ type Request struct {
 	// Bare leaves out logits and feature, and what of the network only they need.
 	Bare bool
 	// Kernel names the instruction set to compute with: "avx512", "avx2" or
-	// "portable". Empty means the best that the machine runs.
+	// "portable", all in float32, or "bf16", which multiplies in bfloat16 and needs
+	// AVX512-BF16. Empty means the best in float32 that the machine runs.
 	Kernel string
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"nac/arch"
 	"nac/detector"
@@ -34,13 +35,18 @@ type jobFlags struct {
 	quiet          bool
 }
 
+// kernelFlag is of the commands that run networks and do not train them.
+func kernelFlag(f *pflag.FlagSet, set *string) {
+	f.StringVar(set, "kernel", "", "instruction `set`: avx512, avx2 or portable, or bf16, which multiplies in bfloat16: faster, less exact (default: the best here in float32)")
+}
+
 func (j *jobFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringSliceVar(&j.detectors, "detectors", []string{"nac", "msp", "mls", "ebo"}, "`names` of \"nac detectors\", or all")
 	j.settingsFlags.add(f)
 	f.IntVar(&j.batch, "batch", 64, "images of a batch")
 	f.IntVar(&j.workers, "workers", 0, "processors to use; 0 means all")
-	f.StringVar(&j.kernel, "kernel", "", "instruction `set`: avx512, avx2 or portable (default: the best here)")
+	kernelFlag(f, &j.kernel)
 	f.IntVar(&j.images, "images", 0, "training images to fit on; 0 means the benchmark's number")
 	f.Uint32Var(&j.seed, "seed", 1, "seed for the choice of training images")
 	f.StringVar(&j.out, "out", "", "`folder` for table.csv, report.json and the scores of every image")

@@ -55,7 +55,7 @@ a folder for each domain; domains must agree in their classes.`,
 	s.IntVar(&f.resize, "resize", 0, "cut the centre out of images of this shorter side; 0 squeezes them, as nac dg train does")
 	s.IntVar(&f.batch, "batch", 64, "images of a batch")
 	s.IntVar(&f.workers, "workers", 0, "processors to use; 0 means all")
-	s.StringVar(&f.kernel, "kernel", "", "instruction `set`: avx512, avx2 or portable (default: the best here)")
+	kernelFlag(s, &f.kernel)
 	s.BoolVar(&f.quiet, "quiet", false, "no progress")
 	_ = cmd.MarkFlagDirname("data")
 	return cmd

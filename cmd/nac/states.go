@@ -321,7 +321,7 @@ func (n *networkFlags) add(cmd *cobra.Command) {
 	f.Float32SliceVar(&n.mean, "mean", nil, "mean of red, green and blue in 0..1, as `0.485,0.456,0.406`")
 	f.Float32SliceVar(&n.std, "std", nil, "standard deviation, as `0.229,0.224,0.225`")
 	f.StringVar(&n.onError, "on-error", "stop", "an image that cannot be read: `stop`, or skip and report it")
-	f.StringVar(&n.kernel, "kernel", "", "instruction `set`: avx512, avx2 or portable (default: the best here)")
+	kernelFlag(f, &n.kernel)
 	f.IntVar(&n.batch, "batch", 64, "images of a batch")
 	f.IntVar(&n.workers, "workers", 0, "processors to use; 0 means all")
 	complete(cmd, "normalize", imageset.PresetNames)

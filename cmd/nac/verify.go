@@ -72,7 +72,7 @@ does otherwise: ` + fmt.Sprintf("%.2f points of accuracy, %.2f of AUROC, %.2f of
 	}
 	flags.add(&cobra.Command{}) // the defaults of "nac quickstart"; of its flags these are offered
 	f := cmd.Flags()
-	f.StringVar(&flags.kernel, "kernel", "", "instruction `set`: avx512, avx2 or portable (default: the best here)")
+	kernelFlag(f, &flags.kernel)
 	f.IntVar(&flags.batch, "batch", 64, "images of a batch")
 	f.IntVar(&flags.workers, "workers", 0, "processors to use; 0 means all")
 	f.BoolVar(&flags.quiet, "quiet", false, "no progress")
