@@ -72,7 +72,7 @@ which needs no data: a small network and a few thousand images are built in.`,
 		fmt.Fprintln(stderr, "nac: interrupted")
 		return exitInterrupted
 	}
-	message := oneLine(err.Error())
+	message := strings.TrimPrefix(oneLine(err.Error()), "nac: ") // the package's prefix is the program's
 	if usage := (usageError{}); !began || errors.As(err, &usage) {
 		fmt.Fprintf(stderr, "nac: %s; see %q\n", message, cmd.CommandPath()+" --help")
 		return exitUsage
