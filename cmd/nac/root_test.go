@@ -57,7 +57,7 @@ func TestUsageErrors(t *testing.T) {
 		{"bench cifar10 --arch resnet20 --checkpoint c --data d --normalize cifar10 --mean 0,0,0 --std 1,1,1", []string{"leave out"}},
 		{"bench cifar10 --arch resnet20 --checkpoint c --data d --on-error ask", []string{"ask", "stop, skip"}},
 		{"quickstart now", []string{"now"}},
-		{"quickstart --detectors msp,oracle", []string{"oracle", "nac, nac_auto, nac_fusion, ash"}},
+		{"quickstart --detectors msp,oracle", []string{"oracle", "nac, nac_auto, nac_fusion, a"}},
 		{"quickstart --detectors msp,msp", []string{"twice"}},
 		{"quickstart --detectors ,", []string{"--detectors"}},
 		{"quickstart --layers avgpool,layer9", []string{"layer9", "avgpool, layer3, layer2, layer1"}},
