@@ -42,7 +42,7 @@ type Source struct {
 // Options of a Server. What is zero gets the default in brackets.
 type Options struct {
 	MaxBatch  int           // images run together, at most 64 [64]
-	MaxDelay  time.Duration // the longest wait for other images on their way [2ms]
+	MaxDelay  time.Duration // the longest wait for other images, if not a quarter of the last run [2ms]
 	MaxQueue  int           // images waiting or running; more are refused with 429 [256]
 	MaxBody   int64         // bytes of a request [32 MiB]
 	MaxMemory int64         // bytes of all requests being read or waiting [512 MiB]

@@ -48,7 +48,7 @@ losing a request. The first SIGINT or SIGTERM lets running requests end.`,
 	}
 	flags := cmd.Flags()
 	f.common(flags)
-	flags.DurationVar(&f.options.MaxDelay, "batch-delay", 2*time.Millisecond, "longest wait for images that are on their way")
+	flags.DurationVar(&f.options.MaxDelay, "batch-delay", 2*time.Millisecond, "longest wait for other images; or a quarter of the last run's time if that is longer, at most 0.2s")
 	flags.IntVar(&f.options.MaxQueue, "queue", 256, "`images` waiting or running; more are refused with 429")
 	flags.DurationVar(&f.options.Timeout, "timeout", 30*time.Second, "for reading a request, and for answering it")
 	flags.DurationVar(&f.options.Drain, "drain", 30*time.Second, "for running requests to end")
