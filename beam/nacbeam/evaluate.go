@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
 	"nac/metric"
 )
@@ -39,18 +38,13 @@ func init() {
 	beam.RegisterType(reflect.TypeFor[Point]())
 	beam.RegisterType(reflect.TypeFor[Bucket]())
 	beam.RegisterType(reflect.TypeFor[Report]())
-	register.DoFn2x0[Scored, func(Point)](&pointFn{})
-	register.Emitter1[Point]()
-	register.Function1x2(bucketOf)
-	register.DoFn3x1[int64, func(*Point) bool, func(Bucket), error](&sortFn{})
-	register.Iter1[Point]()
-	register.Emitter1[Bucket]()
-	register.Iter1[Bucket]()
-	register.DoFn5x1[context.Context, int, func(*Bucket) bool, Bounds, func(Report), error](&reportFn{})
-	register.Emitter1[Report]()
+	beam.RegisterDoFn(&pointFn{})
+	beam.RegisterFunction(bucketOf)
+	beam.RegisterDoFn(&sortFn{})
+	beam.RegisterDoFn(&reportFn{})
 	beam.RegisterType(reflect.TypeFor[Bounds]())
 	beam.RegisterCoder(reflect.TypeFor[Bounds](), encodeBounds, decodeBounds)
-	register.Combiner2[Bounds, Point](&sketchFn{})
+	beam.RegisterType(reflect.TypeFor[sketchFn]())
 }
 
 // Points returns the scores of a set as those of ID or of OOD images.

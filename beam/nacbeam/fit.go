@@ -8,10 +8,10 @@ import (
 	"reflect"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
 	"nac"
 	"nac/coverage"
+	"nac/detector"
 	"nac/imageset"
 )
 
@@ -23,7 +23,15 @@ type FitConfig struct {
 	ValOOD          string
 	Root            string
 	Like            string // a detector file
-	Options         nac.FitOptions
+	// The others are those of nac.FitOptions.
+	Detector                  string
+	Settings                  detector.Settings
+	Layers                    []string
+	Transform                 imageset.Transform
+	Images, CalibrationImages int
+	Seed                      uint64
+	Rate                      float64
+	PerClass                  bool
 }
 
 // Plan opens the model and plans the fit. Images that cannot be read are dead letters, so
@@ -33,8 +41,10 @@ func (c FitConfig) Plan(ctx context.Context) (*nac.FitPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := c.Options
-	o.OnError = imageset.Skip
+	o := nac.FitOptions{
+		Detector: c.Detector, Settings: c.Settings, Layers: c.Layers, Transform: c.Transform, Images: c.Images,
+		CalibrationImages: c.CalibrationImages, Seed: c.Seed, Rate: c.Rate, PerClass: c.PerClass, OnError: imageset.Skip,
+	}
 	images, err := imageset.Read(c.ID, c.Root)
 	if err != nil {
 		return nil, err
@@ -59,15 +69,12 @@ func (c FitConfig) Plan(ctx context.Context) (*nac.FitPlan, error) {
 }
 
 func init() {
-	beam.RegisterType(reflect.TypeFor[FitConfig]())
 	beam.RegisterType(reflect.TypeFor[Fitted]())
-	register.DoFn3x1[context.Context, []byte, func(Image), error](&planFn{})
-	register.Function1x1(countsRow)
-	register.Function1x1(failureRow)
-	register.DoFn4x1[context.Context, int, func(*Row) bool, func(Fitted), error](&finishFn{})
-	register.Emitter1[Fitted]()
-	register.Iter1[Row]()
-	register.DoFn2x0[Row, func(Row)](&setFn{})
+	beam.RegisterDoFn(&planFn{})
+	beam.RegisterFunction(countsRow)
+	beam.RegisterFunction(failureRow)
+	beam.RegisterDoFn(&finishFn{})
+	beam.RegisterDoFn(&setFn{})
 }
 
 // Fitted tells of a detector that was written.

@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
 	"nac/imageset"
 )
@@ -31,9 +30,7 @@ type Failure struct {
 func init() {
 	beam.RegisterType(reflect.TypeFor[Image]())
 	beam.RegisterType(reflect.TypeFor[Failure]())
-	register.DoFn3x1[context.Context, []byte, func(Image), error](&listFn{})
-	register.Emitter1[Image]()
-	register.Emitter1[Failure]()
+	beam.RegisterDoFn(&listFn{})
 }
 
 // archives is how images are opened: files, and members of tar archives, of which a
@@ -106,7 +103,7 @@ func (i Image) failed(reason string) Failure {
 // once makes one thing of each key in a process, however many ask for it at once.
 type once[T any] struct{ made sync.Map }
 
-func (o *once[T]) get(key string, make func() (T, error)) (T, error) {
-	f, _ := o.made.LoadOrStore(key, sync.OnceValues(make))
+func (o *once[T]) get(key string, open func() (T, error)) (T, error) {
+	f, _ := o.made.LoadOrStore(key, sync.OnceValues(open))
 	return f.(func() (T, error))()
 }

@@ -129,7 +129,11 @@ func TestFitIsLocalFit(t *testing.T) {
 	for _, key := range []string{"nac", "nac_auto"} {
 		file := filepath.Join(t.TempDir(), "beam.nac")
 		p, s := beam.NewPipelineWithRoot()
-		c := FitConfig{Model: d.model, Arch: quickstart.Arch, ID: list, Root: d.images, Options: options(key)}
+		o := options(key)
+		c := FitConfig{
+			Model: d.model, Arch: quickstart.Arch, ID: list, Root: d.images,
+			Detector: o.Detector, Settings: o.Settings, Transform: o.Transform, Rate: o.Rate,
+		}
 		fitted, failed, err := Fit(t.Context(), s, c, file)
 		if err != nil {
 			t.Fatal(err)

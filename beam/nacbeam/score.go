@@ -11,7 +11,6 @@ import (
 	"slices"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
 	"nac"
 	"nac/imageset"
@@ -41,13 +40,10 @@ type Scored struct {
 func init() {
 	beam.RegisterType(reflect.TypeFor[Scored]())
 	beam.RegisterType(reflect.TypeFor[Line]())
-	register.DoFn4x1[context.Context, Image, func(Scored), func(Failure), error](&scoreFn{})
-	register.Emitter1[Scored]()
-	register.Function1x2(scoredLine)
-	register.Function1x2(failureLine)
-	register.DoFn4x1[context.Context, int64, func(*Line) bool, func(string), error](&writeFn{})
-	register.Iter1[Line]()
-	register.Emitter1[string]()
+	beam.RegisterDoFn(&scoreFn{})
+	beam.RegisterFunction(scoredLine)
+	beam.RegisterFunction(failureLine)
+	beam.RegisterDoFn(&writeFn{})
 }
 
 var detectors once[*nac.Detector]

@@ -10,7 +10,6 @@ import (
 	"reflect"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
 	"nac"
 	"nac/coverage"
@@ -36,10 +35,8 @@ type Row struct {
 
 func init() {
 	beam.RegisterType(reflect.TypeFor[Row]())
-	beam.RegisterType(reflect.TypeFor[Network]())
-	register.DoFn4x1[context.Context, Image, func(Row), func(Failure), error](&extractFn{})
-	register.Emitter1[Row]()
-	register.Combiner2[Counts, Row](&coverFn{})
+	beam.RegisterDoFn(&extractFn{})
+	beam.RegisterType(reflect.TypeFor[coverFn]())
 	beam.RegisterType(reflect.TypeFor[Counts]())
 	beam.RegisterCoder(reflect.TypeFor[Counts](), encodeCounts, decodeCounts)
 }

@@ -23,11 +23,9 @@ import (
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime/exec/optimized"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners/prism"
 	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners/universal"
 
-	"nac"
 	"nac/beam/nacbeam"
 	"nac/imageset"
 	"nac/internal/atomicfile"
@@ -54,8 +52,7 @@ var (
 )
 
 func init() {
-	register.DoFn3x1[int, func(*nacbeam.Report) bool, func(string), error](&reportsFn{})
-	register.Iter1[nacbeam.Report]()
+	beam.RegisterDoFn(&reportsFn{})
 }
 
 func main() {
@@ -131,10 +128,8 @@ func fit(ctx context.Context, s beam.Scope) (string, error) {
 	}
 	c := nacbeam.FitConfig{
 		Model: *model, Arch: *arch, ID: *id, Calibration: *held, ValOOD: *oodVal, Root: *root, Like: *like,
-		Options: nac.FitOptions{
-			Detector: *method, Rate: *fpr, Images: *images, CalibrationImages: *calibrated, Seed: *seed,
-			Transform: imageset.Transform{Mean: t.Mean, Std: t.Std},
-		},
+		Detector: *method, Rate: *fpr, Images: *images, CalibrationImages: *calibrated, Seed: *seed,
+		Transform: imageset.Transform{Mean: t.Mean, Std: t.Std},
 	}
 	_, failed, err := nacbeam.Fit(ctx, s, c, *out)
 	if err != nil {
