@@ -147,9 +147,22 @@ func parseLine(line string, n int, rule lineRule) (Item, error) {
 	return Item{Path: p, Label: int(label)}, nil
 }
 
+// isAddress tells whether a path is one of another machine's, such as s3://bucket/key, which
+// the file system that opens it must know.
+func isAddress(p string) bool {
+	scheme, _, ok := strings.Cut(p, "://")
+	return ok && scheme != "" && strings.Trim(scheme, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
+}
+
 // join makes a listed path one that can be opened.
 func join(fsys fs.FS, root, p string) (string, error) {
 	if fsys == nil {
+		switch {
+		case isAddress(p):
+			return p, nil
+		case isAddress(root):
+			return strings.TrimSuffix(root, "/") + path.Clean("/"+p), nil
+		}
 		p = filepath.FromSlash(p)
 		if filepath.IsAbs(p) {
 			return p, nil

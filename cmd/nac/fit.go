@@ -15,6 +15,7 @@ import (
 	"nac/coverage"
 	"nac/detector"
 	"nac/imageset"
+	"nac/remote"
 )
 
 func newFitCommand() *cobra.Command {
@@ -178,6 +179,13 @@ func (f *fitFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 		if o.Like, err = nac.Load(f.like, nil); err != nil {
 			return fmt.Errorf("--like: %w", err)
 		}
+	}
+	for _, l := range []*imageset.List{&id, &o.Calibration, &o.ValOOD} {
+		local := l.FS
+		if local == nil {
+			local = &imageset.Shards{}
+		}
+		l.FS = remote.FS{Context: ctx, Local: local}
 	}
 	if !f.quiet {
 		stages := newStages(stderr)

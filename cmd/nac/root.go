@@ -60,11 +60,21 @@ which needs no data: a small network and a few thousand images are built in.`,
 		newBenchCommand(), newVerifyCommand(), newTrainCommand(), newDGCommand(), newSelectCommand(), newStatesCommand(), newSearchCommand(),
 		newSplitCommand(), newDownloadCommand(), newLayersCommand(), newDetectorsCommand(), newArchCommand(), newVersionCommand(),
 	)
-	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 
-	cmd, err := root.ExecuteContextC(ctx)
+	args, remote, err := stage(ctx, args)
+	defer remote.remove()
+	cmd := root
+	if err == nil {
+		root.SetArgs(args)
+		cmd, err = root.ExecuteContextC(ctx)
+		if partial := (partialError{}); err == nil || errors.As(err, &partial) {
+			err = errors.Join(remote.store(ctx), err)
+		}
+	} else {
+		began = true
+	}
 	if err == nil {
 		return exitOK
 	}

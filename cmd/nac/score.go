@@ -18,6 +18,7 @@ import (
 
 	"nac"
 	"nac/imageset"
+	"nac/remote"
 )
 
 func newScoreCommand() *cobra.Command {
@@ -186,7 +187,7 @@ func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd 
 	count := &tally{}
 	if f.out == "" {
 		w := newScoreWriter(format, stdout)
-		err = f.score(ctx, d.ScoreAll(ctx, shards, items), why, w.row, count, f.progress(stdout, stderr))
+		err = f.score(ctx, d.ScoreAll(ctx, remote.FS{Context: ctx, Local: shards}, items), why, w.row, count, f.progress(stdout, stderr))
 		err = errors.Join(err, w.close())
 	} else {
 		hash, e := hashFile(file)
@@ -214,7 +215,7 @@ func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd 
 		if count.images > 0 {
 			fmt.Fprintf(stderr, "%s images were scored by an earlier run\n", thousands(count.images))
 		}
-		err = f.score(ctx, d.ScoreAll(ctx, shards, items), why, j.add, count, f.progress(stdout, stderr))
+		err = f.score(ctx, d.ScoreAll(ctx, remote.FS{Context: ctx, Local: shards}, items), why, j.add, count, f.progress(stdout, stderr))
 		if err == nil {
 			err = j.finish(writer)
 		} else if count.images > 0 {
