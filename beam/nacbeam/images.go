@@ -66,8 +66,9 @@ func (f *listFn) ProcessElement(ctx context.Context, _ []byte, emit func(Image))
 	return nil
 }
 
-// batchImages is how many images a bundle gathers before they are run.
-const batchImages = 64
+// batchImages is how many images, paths alone, a bundle gathers before they are run: the
+// network takes 64 at a time, while the next are decoded.
+const batchImages = 512
 
 // batch gathers images of a bundle.
 type batch struct{ images []Image }

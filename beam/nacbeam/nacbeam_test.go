@@ -287,8 +287,8 @@ func TestCountsCoder(t *testing.T) {
 	}
 }
 
-// A bundle of any size holds one batch of images: what a worker keeps of 3,000 images is
-// what it keeps of 300.
+// A bundle of any size holds a bounded number of images: what a worker keeps of 6,000 is what it
+// keeps of 600.
 func TestMemoryIsBoundedByBatches(t *testing.T) {
 	d := builtIn(t)
 	file := local(t, d, d.part(t, "main_train_fashion", 60), "msp")
@@ -325,9 +325,9 @@ func TestMemoryIsBoundedByBatches(t *testing.T) {
 		return m.HeapAlloc
 	}
 	heap(200)
-	few, many := heap(300), heap(3000)
+	few, many := heap(600), heap(6000)
 	if many > few+4<<20 {
-		t.Errorf("%d bytes after 3,000 images of a bundle, %d after 300", many, few)
+		t.Errorf("%d bytes after 6,000 images of a bundle, %d after 600", many, few)
 	}
 	t.Log(fmt.Sprintf("%.1f and %.1f MB", float64(few)/1e6, float64(many)/1e6))
 }
