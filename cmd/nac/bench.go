@@ -50,6 +50,9 @@ first: nac's as "nac search" does, those of other detectors from OpenOOD's sweep
 
 Detectors are sorted by the mean of near and far AUROC, or by --sort.
 
+--set sets any number of a detector, as knn.K=100,odin.noise=0.002; "nac detectors
+--settings" lists them. What a run used is in its output and in report.json.
+
 The mean and std that images are normalised with belong to the checkpoint. The
 default is the benchmark's; a checkpoint that was trained with another needs
 --normalize or --mean and --std, or its accuracy will be low.
@@ -70,7 +73,8 @@ For another network give a YAML file to --settings, or --M, --O, --alpha, --stat
 
   nac bench cifar10 --checkpoint best.ckpt --data data --aps
   nac bench cifar10 ... --detectors nac --layers avgpool --M 50 --O 30 --alpha 3.1
-  nac bench cifar10 ... --alpha avgpool=100,layer3=1000 --on-error skip`,
+  nac bench cifar10 ... --alpha avgpool=100,layer3=1000 --on-error skip
+  nac bench cifar10 ... --detectors knn,opengan --set knn.K=100,opengan.seed=1`,
 		ValidArgs: benchmarkNames(),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
