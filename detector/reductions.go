@@ -23,6 +23,26 @@ func (spatialMean) Reduce(activation []float32, l Layer, dst []float32) {
 	}
 }
 
+func multiply(v, by []float32) {
+	by = by[:len(v)]
+	for i := range v {
+		v[i] *= by[i]
+	}
+}
+
+// addScaled adds scale*w to v: by blas32, whose call pays from some channels on and
+// which gives the same bits.
+func addScaled(v []float32, scale float32, w []float32) {
+	if n := len(v); n >= 32 {
+		blas32.Axpy(scale, blas32.Vector{N: n, Data: w, Inc: 1}, blas32.Vector{N: n, Data: v, Inc: 1})
+		return
+	}
+	w = w[:len(v)]
+	for i := range v {
+		v[i] += scale * w[i]
+	}
+}
+
 // gramSums are, for p of 1 to powers, the row sums of the Gram matrix of an
 // activation's p-th power, as their p-th root:
 //
@@ -35,15 +55,9 @@ func (g gramSums) Size(l Layer) int { return g.powers * l.Channels }
 
 func (g gramSums) Reduce(activation []float32, l Layer, dst []float32) {
 	channels := l.Channels
-	vector := func(v []float32) blas32.Vector { return blas32.Vector{N: channels, Data: v, Inc: 1} }
 	power := append([]float32(nil), activation...)
 	row := make([]float32, channels)
 	for p := range g.powers {
-		if p > 0 {
-			for i, v := range activation {
-				power[i] *= v
-			}
-		}
 		sums := dst[p*channels:][:channels]
 		clear(sums)
 		// Rows of pixels first, then their sum: the error of a float32 sum grows with
@@ -51,11 +65,14 @@ func (g gramSums) Reduce(activation []float32, l Layer, dst []float32) {
 		for y := range l.Height {
 			clear(row)
 			for x := range l.Width {
-				pixel := vector(power[(y*l.Width+x)*channels:][:channels])
-				// No dot product of ones: blas32's depends on where memory begins.
-				blas32.Axpy(float32(sum(pixel.Data)), pixel, vector(row))
+				at := (y*l.Width + x) * channels
+				pixel := power[at:][:channels]
+				if p > 0 {
+					multiply(pixel, activation[at:][:channels])
+				}
+				addScaled(row, float32(sum(pixel)), pixel)
 			}
-			blas32.Axpy(1, vector(row), vector(sums))
+			addScaled(sums, 1, row)
 		}
 		for c, v := range sums {
 			sums[c] = float32(math.Copysign(math.Pow(math.Abs(float64(v)), 1/float64(p+1)), float64(v)))
