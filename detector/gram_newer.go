@@ -51,13 +51,13 @@ func newGramNewer(p params) (Detector, error) {
 	d.state = func(s *storage) {
 		layers := len(d.channels)
 		s.count("convolutions", &layers)
-		if s.err != nil {
-			return
-		}
 		if !s.saving {
-			d.channels = make([]int, layers)
+			d.channels = nil
 		}
-		for i := range d.channels {
+		for i := 0; i < layers && s.err == nil; i++ {
+			if !s.saving {
+				d.channels = append(d.channels, 0)
+			}
 			s.count(fmt.Sprintf("channels.%d", i), &d.channels[i])
 		}
 		if s.err != nil {

@@ -51,10 +51,12 @@ func newOpenGAN(p params) (Detector, error) {
 	d.state = func(s *storage) {
 		s.count("epoch", &d.epoch)
 		if !s.saving {
-			d.discriminator = newDiscriminator(d.features, d.int("width"))
+			d.discriminator = discriminatorLayers(d.features, d.int("width"))
 		}
 		for i, l := range d.discriminator {
-			l.store(s, fmt.Sprintf("discriminator.%d", i))
+			if s.err == nil {
+				l.store(s, fmt.Sprintf("discriminator.%d", i))
+			}
 		}
 	}
 	return d, nil
@@ -167,11 +169,13 @@ func (d *openGAN) Score(in *Inputs, dst []float64) error {
 // ganLayer is a linear layer, what normalises its output, and an activation function.
 type ganLayer struct {
 	in, out      int
-	weight, bias []float32 // out x in; out, or nil
-	norm         *batchNorm
+	biased, norm bool
 	// slope is that of the activation below zero: 0 for ReLU, 1 for none.
-	slope  float32
-	packed *bank
+	slope float32
+
+	weight, bias []float32 // out x in; out, or nil
+	batchNorm    *batchNorm
+	packed       *bank
 }
 
 // batchNorm is a batch normalisation.
@@ -179,47 +183,54 @@ type batchNorm struct{ weight, bias, mean, variance []float32 }
 
 const batchNormEpsilon = 1e-5 // PyTorch's
 
-func newGANLayer(in, out int, bias, norm bool, slope float32) *ganLayer {
-	l := &ganLayer{in: in, out: out, weight: make([]float32, in*out), slope: slope}
-	if bias {
-		l.bias = make([]float32, out)
+// allocate makes the layers' tensors.
+func allocate(layers []*ganLayer) []*ganLayer {
+	for _, l := range layers {
+		l.weight = make([]float32, l.in*l.out)
+		if l.biased {
+			l.bias = make([]float32, l.out)
+		}
+		if l.norm {
+			ones := func() []float32 { return slices.Repeat([]float32{1}, l.out) }
+			l.batchNorm = &batchNorm{ones(), make([]float32, l.out), make([]float32, l.out), ones()}
+		}
 	}
-	if norm {
-		ones := func() []float32 { return slices.Repeat([]float32{1}, out) }
-		l.norm = &batchNorm{ones(), make([]float32, out), make([]float32, out), ones()}
-	}
-	return l
+	return layers
 }
 
 // newGenerator is OpenOOD's.
 func newGenerator(noise, width, features int) (layers []*ganLayer) {
 	in := noise
 	for _, out := range []int{8 * width, 4 * width, 2 * width, 4 * width} {
-		layers = append(layers, newGANLayer(in, out, false, true, 0))
+		layers = append(layers, &ganLayer{in: in, out: out, norm: true})
 		in = out
 	}
-	return append(layers, newGANLayer(in, features, true, false, 1))
+	return allocate(append(layers, &ganLayer{in: in, out: features, biased: true, slope: 1}))
 }
 
 // newDiscriminator is OpenOOD's but for the sigmoid at its end.
-func newDiscriminator(features, width int) (layers []*ganLayer) {
+func newDiscriminator(features, width int) []*ganLayer {
+	return allocate(discriminatorLayers(features, width))
+}
+
+// discriminatorLayers are newDiscriminator's without tensors.
+func discriminatorLayers(features, width int) (layers []*ganLayer) {
 	const slope = 0.2
 	in := features
 	for i, out := range []int{8 * width, 4 * width, 2 * width, width} {
-		layers = append(layers, newGANLayer(in, out, false, i > 0, slope))
+		layers = append(layers, &ganLayer{in: in, out: out, norm: i > 0, slope: slope})
 		in = out
 	}
-	return append(layers, newGANLayer(in, 1, false, false, 1))
+	return append(layers, &ganLayer{in: in, out: 1, slope: 1})
 }
 
 // fold returns copies of the layers with a bias in place of the batch norm, ready for
 // discriminate.
 func fold(layers []*ganLayer) (folded []*ganLayer) {
 	for _, l := range layers {
-		f := newGANLayer(l.in, l.out, true, false, l.slope)
-		copy(f.weight, l.weight)
+		f := &ganLayer{in: l.in, out: l.out, slope: l.slope, weight: slices.Clone(l.weight), bias: make([]float32, l.out)}
 		copy(f.bias, l.bias)
-		if n := l.norm; n != nil {
+		if n := l.batchNorm; n != nil {
 			for o := range l.out {
 				scale := float64(n.weight[o]) / math.Sqrt(float64(n.variance[o])+batchNormEpsilon)
 				for i := range l.in {
@@ -253,7 +264,7 @@ func (l *ganLayer) store(s *storage, name string) {
 	s.float32s(name+".weight", &l.weight, l.out, l.in)
 	s.float32s(name+".bias", &l.bias, l.out)
 	if !s.saving && s.err == nil {
-		l.norm, l.packed = nil, bankOf(l.weight, l.in)
+		l.packed = bankOf(l.weight, l.in)
 	}
 }
 
@@ -284,8 +295,8 @@ func (g *gan) initialize(random *rand.Rand) {
 	for _, a := range []*adversary{g.generator, g.discriminator} {
 		for _, l := range a.layers {
 			draw(l.weight, 0)
-			if l.norm != nil {
-				draw(l.norm.weight, 1)
+			if l.norm {
+				draw(l.batchNorm.weight, 1)
 			}
 			// PyTorch's own initialisation of a linear layer's bias.
 			limit := 1 / math.Sqrt(float64(l.in))
@@ -354,7 +365,7 @@ func newAdversary(layers []*ganLayer, batch int, inputGradient bool) (*adversary
 	x := g.Input(nn.Shape{C: layers[0].in, H: 1, W: 1})
 	for _, l := range layers {
 		x = g.Linear(x, l.weight, l.bias)
-		if n := l.norm; n != nil {
+		if n := l.batchNorm; n != nil {
 			x = g.BatchNorm(x, n.weight, n.bias, n.mean, n.variance, batchNormEpsilon)
 		}
 		switch l.slope {

@@ -6,10 +6,12 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"nac/internal/safetensors"
 	"nac/metric"
 )
 
@@ -59,7 +61,7 @@ func TestOpenGANSteps(t *testing.T) {
 				copy(l.bias, made(m+".bias", l.out, func(v float64) float64 { return 0.1 * v }))
 				tensors[m+".bias"] = l.bias
 			}
-			if b := l.norm; b != nil {
+			if b := l.batchNorm; b != nil {
 				m := module()
 				copy(b.weight, made(m+".weight", l.out, func(v float64) float64 { return 1 + 0.2*v }))
 				copy(b.bias, made(m+".bias", l.out, func(v float64) float64 { return 0.1 * v }))
@@ -186,5 +188,20 @@ func TestOpenGANEpoch(t *testing.T) {
 	}
 	if err := none.End(); err == nil || !strings.Contains(err.Error(), "no ID ones") {
 		t.Errorf("OOD validation images without ID ones: %v", err)
+	}
+}
+
+// A file of sizes that would take terabytes is refused before anything is allocated.
+func TestOpenGANOfHugeSizes(t *testing.T) {
+	one := func(name string, v int64) safetensors.Tensor { return safetensors.Int64(name, []int{1}, []int64{v}) }
+	path := filepath.Join(t.TempDir(), "huge")
+	meta := map[string]string{
+		"format": fileFormat, "version": fileVersion, "detector": "opengan", "settings": `{"params":{"opengan.width":4096}}`,
+	}
+	if err := safetensors.Write(path, []safetensors.Tensor{one("classes", 2), one("features", maxCount), one("epoch", 1)}, meta); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Load(path); err == nil || !strings.Contains(err.Error(), "discriminator.0.weight") {
+		t.Errorf("%v, want an error about discriminator.0.weight", err)
 	}
 }
