@@ -102,15 +102,23 @@ func newScratch(jobs []job, widest int) *scratch {
 // third-level cache.
 const chunkBytes = 100 << 20
 
-// maxChunk is the most images of a chunk: more gains nothing measurable.
-const maxChunk = 16
+// maxChunk is the most images of a chunk: more gains nothing measurable. minChunk are as
+// many as there may be however small the weights are.
+const (
+	maxChunk = 16
+	minChunk = 4
+)
 
 // NewSession returns a session with memory of its own.
 func (p *Program) NewSession() *Session {
 	maxBatch, workers := p.maxBatch, p.workers
 	s := &Session{program: p, maxBatch: maxBatch, inputFloat: p.input.C * p.input.H * p.input.W}
 	once := p.bytes(0)
-	s.chunk = int(min(maxChunk, max(1, (chunkBytes-once)/max(1, p.bytes(1)-once))))
+	image := max(1, p.bytes(1)-once)
+	s.chunk = int(min(maxChunk, max(1, (chunkBytes-once)/image)))
+	// A chunk reads all weights once. More images than are half as large would but push
+	// each other out of the caches, and balance the workers' shares less well.
+	s.chunk = min(s.chunk, int(max(minChunk, p.WeightBytes()/(2*image))))
 	s.chunk = min(s.chunk, (maxBatch+workers-1)/workers)
 	if maxBatch < workers {
 		s.chunk = maxBatch
