@@ -42,7 +42,7 @@ var networks = []network{
 }
 
 func main() {
-	decode := flag.Float64("decode", 0.0054, "seconds of a core to decode and resize an image to 224x224")
+	decode := flag.Float64("decode", 0.0038, "seconds of a core to decode and resize an image to 224x224")
 	flag.Parse()
 	if err := run(*decode); err != nil {
 		fmt.Fprintln(os.Stderr, err)
