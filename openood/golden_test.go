@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"nac/arch"
@@ -570,7 +571,10 @@ func compareFloat64(t *testing.T, arch string, report *Report) {
 			}
 			compared++
 			fpr, auroc := 100*row.Result.FPR95-w[0], 100*row.Result.AUROC-w[1]
-			if math.Abs(fpr) > 0.05 || math.Abs(auroc) > 0.05 {
+			// FPR@95 is read at one OOD image, and of 250 the next may be 0.13 points away: of
+			// two whose order hangs on rounding either will do.
+			beside := slices.ContainsFunc(w[2:], func(v float64) bool { return math.Abs(100*row.Result.FPR95-v) <= 0.05 })
+			if math.Abs(fpr) > 0.05 && !beside || math.Abs(auroc) > 0.05 {
 				t.Errorf("%s against float64: FPR@95 off by %.3f points, AUROC by %.3f", row.Set, fpr, auroc)
 			}
 			t.Logf("%s against float64: FPR@95 off by %.3f points, AUROC by %.3f", row.Set, fpr, auroc)
@@ -582,9 +586,10 @@ func compareFloat64(t *testing.T, arch string, report *Report) {
 }
 
 // float64Figures are what bench/real/float64.py wrote of a network: FPR@95 and AUROC on each
-// set, and the sweep's AUROCs in the order of search.Outcome.Index. In percent.
+// set, for resnet32 also FPR@95 at the OOD images beside the one that it is read at; and the
+// sweep's AUROCs in the order of search.Outcome.Index. In percent.
 func float64Figures(t *testing.T, arch string) (f struct {
-	NAC   map[string][2]float64
+	NAC   map[string][]float64
 	Sweep []float64
 }) {
 	t.Helper()
