@@ -92,7 +92,7 @@ func client(scheme string) (*minio.Client, error) {
 			return nil, fmt.Errorf("AWS_ENDPOINT_URL: %q is no address of a server", endpoint)
 		}
 		keys := credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}})
-		if _, err := keys.Get(); err != nil {
+		if _, err := keys.GetWithContext(&credentials.CredContext{Client: &http.Client{Transport: transport()}}); err != nil {
 			keys = credentials.NewStatic("", "", "", credentials.SignatureAnonymous)
 		}
 		return minio.New(u.Host, &minio.Options{

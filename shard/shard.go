@@ -90,7 +90,7 @@ func Place(all []Shard, names []string) ([]int, error) {
 	const shown = 10
 	switch n := len(missing); {
 	case n > shown:
-		return nil, fmt.Errorf("%d of %d shards are missing: %s, ...", n, of, strings.Join(missing[:shown], ", "))
+		return nil, fmt.Errorf("%d of %d shards are missing: %s and others", n, of, strings.Join(missing[:shown], ", "))
 	case n > 0:
 		return nil, fmt.Errorf("%d of %d shards missing: %s", n, of, strings.Join(missing, ", "))
 	}
