@@ -240,7 +240,7 @@ func TestStatesOfFolders(t *testing.T) {
 		{"search fashion --arch resnet20 --checkpoint " + k.checkpoint, "--data"},
 		{"bench fashion --arch resnet20 --checkpoint c --data d --space cifar10", "--aps"},
 		{"bench fashion --arch resnet20 --checkpoint c --data d --aps --M 50", "--M"},
-		{"bench fashion --arch resnet20 --checkpoint c --data d --aps --detectors msp", "nac and ash, "},
+		{"bench fashion --arch resnet20 --checkpoint c --data d --aps --detectors msp", "nac and adascale_a, adascale_l, ash, "},
 		{"bench fashion --arch resnet20 --checkpoint c --data d --aps --detectors knn --space cifar10", "--space"},
 		{"bench fashion --arch resnet20 --checkpoint c --data d --sort luck", "--sort"},
 		{"bench fashion --arch resnet20 --checkpoint " + k.checkpoint + " --data " + k.dir + " --cache " + flat, "nac states"},
