@@ -8,11 +8,12 @@
 # fitted on and the other half tested, then the other way round, so that each image is
 # tested once. Left out are detectors that cannot be fitted on 167 images of as many
 # classes: vim, residual and nac_fusion (fewer images than features), openmax (one
-# image of a class), temp_scaling, klm and react (no validation images).
+# image of a class), temp_scaling, klm, react and adascale (no validation images); and gram,
+# gram_newer and mds_ensemble, which model classes of which there is one image.
 set -eu
 data=$(cd "$1" && pwd) checkpoint=$2 out=$3
 sample=$data/benchmark_imglist/imagenet/test_imagenet_sample.txt
-detectors=nac,nac_auto,ash,ash_p,ash_s,dice,ebo,entropy,fdbd,gen,gradnorm,knn,mds,mls,msp,nci,nnguide,relation,rmds,scale,she,vra
+detectors=nac,nac_auto,ash,ash_p,ash_s,dice,ebo,entropy,fdbd,gen,gradnorm,iodin,knn,mds,mls,msp,nci,nnguide,odin,opengan,rankfeat,relation,rmds,scale,she,vra
 for half in 0 1; do
     dir=$out/data$half
     mkdir -p "$dir/benchmark_imglist/imagenet"
