@@ -135,22 +135,16 @@ func Extract(ctx context.Context, parts []Part, base string, cache *states.Cache
 		progress.Begin(p.Name, len(missing))
 		if len(missing) > 0 {
 			if err := extractPart(ctx, p, w, func(b *imageset.Batch) (*arch.Batch, error) {
-				if !estimated {
+				start := time.Now()
+				out, err := extract.Run(b.Images, b.N)
+				if err == nil && !estimated {
 					estimated = true
-					// The first run pays for touching memory.
-					if _, err := extract.Run(b.Images, b.N); err != nil {
-						return nil, err
-					}
-					start := time.Now()
-					if _, err := extract.Run(b.Images, b.N); err != nil {
-						return nil, err
-					}
 					e := Estimate{Images: images, ImagesPerSecond: float64(b.N) / time.Since(start).Seconds()}
 					e.Seconds = float64(images) / e.ImagesPerSecond
 					e.MemoryBytes = extract.MemoryBytes() + p.Source.MemoryBytes() + states.WriterMemory
 					progress.Estimated(e)
 				}
-				return extract.Run(b.Images, b.N)
+				return out, err
 			}, progress); err != nil {
 				return err
 			}

@@ -120,8 +120,10 @@ type runner struct {
 	cost     []MethodCost
 }
 
-// estimate times the first training batch, twice: the first time pays for
-// touching memory.
+// estimateImages are how many images are run to see how long one takes.
+const estimateImages = 16
+
+// estimate times some training images, twice: the first time pays for touching memory.
 func (r *runner) estimate(data *Data) error {
 	count := func(s Source, indices []int) int {
 		if s == nil {
@@ -167,14 +169,15 @@ func (r *runner) estimate(data *Data) error {
 		return err
 	}
 	var took time.Duration
+	n := min(b.N, estimateImages)
 	for range 2 {
 		start := time.Now()
-		if _, err := r.probe.Run(b.Images, b.N, detector.Fitting); err != nil {
+		if _, err := r.probe.Run(b.Images, n, detector.Fitting); err != nil {
 			return err
 		}
 		took = time.Since(start)
 	}
-	e := Estimate{Images: images, ImagesPerSecond: float64(b.N) / took.Seconds()}
+	e := Estimate{Images: images, ImagesPerSecond: float64(n) / took.Seconds()}
 	e.Seconds = float64(images) / e.ImagesPerSecond
 	e.MemoryBytes = r.probe.MemoryBytes() + data.Train.MemoryBytes()
 	r.estimated(data, e)
