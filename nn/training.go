@@ -263,7 +263,7 @@ func (c *trainCompiler) backwardStage(s *stage) {
 		c.emit(&inputGradJob{g, c.train.inputGrad})
 		return
 	case convOp:
-		c.emit(newConvGradJob(c.kernel, op, x.act, g, c.maxBatch, c.parameter(op.weight)))
+		c.emit(newConvGradJob(c.kernel.Outer, op, x.act, g, c.maxBatch, c.parameter(op.weight)))
 		if op.bias != nil {
 			c.biasGradient(g, c.parameter(op.bias))
 		}

@@ -3,57 +3,95 @@ package nn
 import "nac/internal/kernel"
 
 // convGradJob is the weight gradient of a convolution: for each tap and input
-// channel (a row) and each output channel the sum over all pixels of the input
-// there times the output's gradient. A task is some rows by a panel of output
-// channels, so no sum is divided among tasks.
+// channel and each output channel the sum over all pixels of the input there times the
+// output's gradient. It goes through the images block by block, of which it first
+// copies what it multiplies: slices of the input's channels and panels of the
+// gradient's, each without gaps, so that a slice and a panel stay in the nearest cache
+// while all their products are summed. A task is some slices by some panels, so no sum
+// is divided among tasks.
 type convGradJob struct {
-	in, grad *buffer
-	weight   []float32 // its gradient, OIHW
-	outer    kernel.Outer
-	tapOff   []int64 // bytes, in OIHW's order
-	cin, per int     // input and output channels of a group
-	cout     int
-	rows     int // the most of a panel
-	panels   int
-	// A run is a row of an image's output, or, of outputs of one pixel, all images.
-	runIn, runGrad   []int64
-	pixels           int // of a run; 0 for all images
-	inStep, gradStep int64
+	in, grad  *buffer
+	weight    []float32 // its gradient, OIHW
+	outer     kernel.Outer
+	shape     ConvShape
+	cin, per  int // input and output channels of a group
+	cout      int
+	depth     int // the most channels of a slice
+	slices    int // of a panel
+	panels    int
+	step      int // from one output pixel's input to the next's, in copied pixels
+	rows      int // of an image's output in a block
+	images    int // of a block
+	inRows    int // of an image's copied input
+	inCols    int
+	tapOff    []int64 // bytes, in OIHW's order
+	runIn     []int64 // bytes, of each row of a block's output
+	runGrad   []int64
+	panelSize int // floats of a panel's copy
+	sliceSize int
+	sumsSize  int // floats of the sums of a slice and a panel
 }
 
-func newConvGradJob(k *kernel.Set, c convOp, in, grad *buffer, batch int, weight []float32) *convGradJob {
-	ig, og := in.geom, grad.geom
+// gradBytes is what the copies of a slice and a panel may take, to stay in the nearest
+// cache.
+const gradBytes = 28 << 10
+
+// pointChannels are the most channels of a slice of a 1x1 convolution, which has fewer
+// products for each of them.
+const pointChannels = 64
+
+// newConvGradJob plans the weight gradient of c; outer is kernel.Set's.
+func newConvGradJob(outer func(channels int) kernel.Outer, c convOp, in, grad *buffer, batch int, weight []float32) *convGradJob {
+	ig, og, size := in.geom, grad.geom, c.k.Size
 	groups := c.k.groups()
 	j := &convGradJob{
-		in: in, grad: grad, weight: weight, outer: k.Outer(og.stride),
-		cin: ig.channels / groups, per: og.channels / groups, cout: og.channels,
-		pixels: og.width, inStep: 4 * int64(c.k.Stride*ig.stride), gradStep: 4 * int64(og.stride),
+		in: in, grad: grad, weight: weight, outer: outer(og.stride), shape: c.k,
+		cin: ig.channels / groups, per: og.channels / groups, cout: og.channels, step: c.k.Stride,
 	}
 	if groups > 1 { // wider than a group would be wasted
-		j.outer = k.Outer(kernel.Lanes)
+		j.outer = outer(kernel.Lanes)
 	}
-	for ky := range c.k.Size {
-		for kx := range c.k.Size {
-			j.tapOff = append(j.tapOff, 4*int64((ky-c.k.Pad)*ig.row()+(kx-c.k.Pad)*ig.stride))
-		}
-	}
-	j.panels = og.stride / j.outer.Width
+	w := j.outer.Width
+	j.panels = og.stride / w
+	channels := 0
 	for p := range j.panels {
-		first, last := j.groupsOf(p)
-		j.rows = max(j.rows, (last-first)*j.cin*len(j.tapOff))
+		_, count := j.channels(p)
+		channels = max(channels, count)
 	}
-	if og.pixels() == 1 {
-		j.pixels = 0
-		j.inStep, j.gradStep = 4*int64(ig.image()), 4*int64(og.image())
-		j.runIn, j.runGrad = []int64{4 * int64(ig.offset(0, 0))}, []int64{4 * int64(og.offset(0, 0))}
-		return j
+	j.depth = min(kernel.Lanes, ig.stride)
+	if size == 1 {
+		j.depth = min(pointChannels, ig.stride)
+		j.step = 1 // the pixels between are not copied
 	}
-	for image := range batch {
-		for y := range og.height {
-			j.runIn = append(j.runIn, 4*int64(image*ig.image()+ig.offset(y*c.k.Stride, 0)))
-			j.runGrad = append(j.runGrad, 4*int64(image*og.image()+og.offset(y, 0)))
+	j.slices = (channels + j.depth - 1) / j.depth
+
+	copied := func(outputs int) int { return j.step*(outputs-1) + size }
+	bytes := func(rows int) int {
+		return 4 * (copied(rows)*copied(og.width)*j.depth + rows*og.width*w)
+	}
+	bands := 1
+	for bands < og.height && bytes((og.height+bands-1)/bands) > gradBytes {
+		bands++
+	}
+	j.rows, j.images = (og.height+bands-1)/bands, 1
+	if bands == 1 {
+		j.images = min(max(gradBytes/bytes(og.height), 1), batch)
+	}
+	j.inRows, j.inCols = copied(j.rows), copied(og.width)
+	for ky := range size {
+		for kx := range size {
+			j.tapOff = append(j.tapOff, 4*int64((ky*j.inCols+kx)*j.depth))
 		}
 	}
+	for image := range j.images {
+		for y := range j.rows {
+			j.runIn = append(j.runIn, 4*int64((image*j.inRows+y*j.step)*j.inCols*j.depth))
+			j.runGrad = append(j.runGrad, 4*int64((image*j.rows+y)*og.width*w))
+		}
+	}
+	j.panelSize = j.images * j.rows * og.width * w
+	j.sliceSize = j.images * j.inRows * j.inCols * j.depth
+	j.sumsSize = j.tiles(j.depth) * kernel.Rows * w
 	return j
 }
 
@@ -66,91 +104,204 @@ func (j *convGradJob) groupsOf(panel int) (first, last int) {
 	return min(panel*w, j.cout-1) / j.per, min((panel+1)*w-1, j.cout-1)/j.per + 1
 }
 
-// gradTiles is the most tiles of rows of a task, whose sums stay in the nearest
-// cache; gradBytes is what a block of a panel's gradients may take, to stay in
-// the next.
+// channels returns the first of a panel's input channels and their number.
+func (j *convGradJob) channels(panel int) (first, count int) {
+	a, b := j.groupsOf(panel)
+	return a * j.cin, (b - a) * j.cin
+}
+
+// tiles returns the tiles of the sums of so many channels.
+func (j *convGradJob) tiles(channels int) int {
+	return (channels*j.shape.Size*j.shape.Size + kernel.Rows - 1) / kernel.Rows
+}
+
+// gradCopies and gradSums are the most floats of a task's copies, which should stay in
+// the second-level cache, and of its sums, of which a block goes through each but once.
 const (
-	gradTiles = 16
-	gradBytes = 128 << 10
+	gradCopies = 64 << 10
+	gradSums   = 256 << 10
 )
 
-func (j *convGradJob) split(workers int) (tiles, groups int) {
-	total := (j.rows + kernel.Rows - 1) / kernel.Rows
-	tiles = min(max(total*j.panels/(4*workers), 1), gradTiles)
-	return tiles, (total + tiles - 1) / tiles
+// split returns how many slices and panels make a task. Every task copies its slices
+// and panels, so it should have many of both; but the workers want two tasks each.
+func (j *convGradJob) split(workers int) (slices, panels int) {
+	slices, panels = j.slices, j.panels
+	if j.shape.groups() > 1 {
+		panels = 1 // each has an input of its own
+	}
+	tasks := func() int { return (j.slices + slices - 1) / slices * ((j.panels + panels - 1) / panels) }
+	for slices*panels > 1 && (tasks() < 2*workers || slices*panels*j.sumsSize > gradSums ||
+		slices*j.sliceSize+panels*j.panelSize > gradCopies) {
+		if panels == 1 || slices > 1 && slices*j.sliceSize > panels*j.panelSize {
+			slices = (slices + 1) / 2
+		} else {
+			panels = (panels + 1) / 2
+		}
+	}
+	return slices, panels
 }
 
 func (j *convGradJob) tasks(_, workers int) int {
-	_, groups := j.split(workers)
-	return groups * j.panels
+	slices, panels := j.split(workers)
+	return (j.slices + slices - 1) / slices * ((j.panels + panels - 1) / panels)
 }
 
-// gradScratch is a worker's room for sums.
+// gradScratch is a worker's room for copies and sums.
 type gradScratch struct {
-	sums []float32
-	off  [gradTiles][kernel.Rows]int64
-	args kernel.OuterArgs
+	sums, in, grad []float32
+	off            [][kernel.Rows]int64
+	args           kernel.OuterArgs
 }
 
 func (s *gradScratch) grow(jobs []job) {
-	widest := 0
+	sums, in, grad, tiles := 0, 0, 0, 0
 	for _, j := range jobs {
 		if c, ok := j.(*convGradJob); ok {
-			widest = max(widest, c.outer.Width)
+			slices, panels := c.split(1) // no task is larger
+			sums, in = max(sums, slices*panels*c.sumsSize), max(in, slices*c.sliceSize)
+			grad, tiles = max(grad, panels*c.panelSize), max(tiles, c.tiles(c.depth))
 		}
 	}
-	s.sums = kernel.Aligned(gradTiles * kernel.Rows * widest)
+	s.sums, s.in, s.grad = kernel.Aligned(sums), kernel.Aligned(in), kernel.Aligned(grad)
+	s.off = make([][kernel.Rows]int64, tiles)
 }
 
 func (j *convGradJob) run(ws *workspace, n, task, workers int, s *scratch) {
-	most, groups := j.split(workers)
-	panel, group := task/groups, task%groups
-	firstGroup, lastGroup := j.groupsOf(panel)
-	taps := len(j.tapOff)
-	first := group * most * kernel.Rows
-	last := min(first+most*kernel.Rows, (lastGroup-firstGroup)*j.cin*taps)
-	if first >= last {
-		return
-	}
-	tiles := (last - first + kernel.Rows - 1) / kernel.Rows
-	sc := &s.grad
-	for t := range tiles {
-		for r := range kernel.Rows {
-			row := min(first+t*kernel.Rows+r, last-1) // fill the last tile with its last row
-			sc.off[t][r] = j.tapOff[row%taps] + 4*int64(firstGroup*j.cin+row/taps)
-		}
-	}
-	w := j.outer.Width
-	sums := sc.sums[:tiles*kernel.Rows*w]
+	perTask, panelsPerTask := j.split(workers)
+	columns := (j.slices + perTask - 1) / perTask
+	firstSlice, firstPanel := task%columns*perTask, task/columns*panelsPerTask
+	lastSlice, lastPanel := min(firstSlice+perTask, j.slices), min(firstPanel+panelsPerTask, j.panels)
+	first, count := j.channels(firstPanel)
+	sc, og, w := &s.grad, j.grad.geom, j.outer.Width
+	sums := sc.sums[:(lastSlice-firstSlice)*(lastPanel-firstPanel)*j.sumsSize]
 	clear(sums)
 	a := &sc.args
 	*a = kernel.OuterArgs{
-		In: &ws.slabs[j.in.slab][0], Grad: &ws.slabs[j.grad.slab][panel*w], Out: &sums[0], InOff: &sc.off[0],
-		RunIn: &j.runIn[0], RunGrad: &j.runGrad[0], Runs: 1, Pixels: int64(j.pixels),
-		InStep: j.inStep, GradStep: j.gradStep, Count: int64(tiles), Flags: kernel.Accumulate,
+		InOff: &sc.off[0], RunIn: &j.runIn[0], RunGrad: &j.runGrad[0],
+		InStep: 4 * int64(j.step*j.depth), GradStep: 4 * int64(w), Flags: kernel.Accumulate,
 	}
-	block := max(1, gradBytes/(4*w*max(j.pixels, 1)))
-	switch {
-	case j.pixels == 0:
-		for image := 0; image < n; image += block {
-			a.Pixels = int64(min(block, n-image))
-			j.outer.Run(a)
-			a.In = &ws.slabs[j.in.slab][min(image+block, n-1)*j.in.geom.image()]
-			a.Grad = &ws.slabs[j.grad.slab][min(image+block, n-1)*j.grad.geom.image()+panel*w]
-		}
-	default:
-		runs := n * j.grad.geom.height
-		for run := 0; run < runs; run += block {
-			a.RunIn, a.RunGrad, a.Runs = &j.runIn[run], &j.runGrad[run], int64(min(block, runs-run))
-			j.outer.Run(a)
+	for image := 0; image < n; image += j.images {
+		images := min(j.images, n-image)
+		for y := 0; y < og.height; y += j.rows {
+			rows := min(j.rows, og.height-y)
+			for p := firstPanel; p < lastPanel; p++ {
+				j.copyGrad(sc.grad[(p-firstPanel)*j.panelSize:], ws, image, images, y, rows, p*w)
+			}
+			a.Runs, a.Pixels = int64(images*rows), int64(og.width)
+			if j.shape.Size == 1 { // one run after the other
+				a.Runs, a.Pixels = 1, a.Runs*a.Pixels
+			}
+			to := sums
+			for slice := firstSlice; slice < lastSlice; slice++ {
+				in := sc.in[(slice-firstSlice)*j.sliceSize:]
+				channels := min(j.depth, count-slice*j.depth)
+				if channels <= 0 { // another panel has more
+					break
+				}
+				j.copyInput(in, ws, image, images, y, rows, first+slice*j.depth, channels)
+				a.In, a.Count = &in[0], int64(j.offsets(sc.off, channels))
+				for p := firstPanel; p < lastPanel; p++ {
+					a.Grad, a.Out = &sc.grad[(p-firstPanel)*j.panelSize], &to[0]
+					j.outer.Run(a)
+					to = to[j.sumsSize:]
+				}
+			}
 		}
 	}
+	for slice := firstSlice; slice < lastSlice; slice++ {
+		for p := firstPanel; p < lastPanel; p++ {
+			j.store(sums, slice, p)
+			sums = sums[j.sumsSize:]
+		}
+	}
+}
+
+// copyGrad copies a panel, from a lane on, of the gradient of a block.
+func (j *convGradJob) copyGrad(dst []float32, ws *workspace, image, images, y, rows, lane int) {
+	g, w := j.grad.geom, j.outer.Width
+	src := ws.slabs[j.grad.slab]
+	for i := range images {
+		for r := range rows {
+			from := src[(image+i)*g.image()+g.offset(y+r, 0)+lane:]
+			copyPixels(dst[(i*j.rows+r)*g.width*w:], from, g.width, w, w, g.stride)
+		}
+	}
+}
+
+// copyInput copies a slice of the input of a block.
+func (j *convGradJob) copyInput(dst []float32, ws *workspace, image, images, y, rows, channel, channels int) {
+	g, k := j.in.geom, j.shape
+	src := ws.slabs[j.in.slab]
+	apart := k.Stride / j.step // of what is copied
+	if channels%kernel.Lanes != 0 && channel+j.depth <= g.stride {
+		channels = j.depth // the next ones do not matter, and whole vectors are faster
+	}
+	for i := range images {
+		for r := range j.step*(rows-1) + k.Size {
+			from := src[(image+i)*g.image()+g.offset(y*k.Stride+r*apart-k.Pad, -k.Pad)+channel:]
+			copyPixels(dst[(i*j.inRows+r)*j.inCols*j.depth:], from, j.inCols, channels, j.depth, apart*g.stride)
+		}
+	}
+}
+
+// copyPixels copies the first channels of pixels that lie so many floats apart.
+func copyPixels(dst, src []float32, pixels, channels, dstStep, srcStep int) {
+	if channels == dstStep && dstStep == srcStep {
+		copy(dst[:pixels*channels], src)
+		return
+	}
+	if channels%kernel.Lanes != 0 {
+		for p := range pixels {
+			copy(dst[p*dstStep:][:channels], src[p*srcStep:])
+		}
+		return
+	}
+	for p := range pixels {
+		to, from := dst[p*dstStep:][:channels], src[p*srcStep:][:channels]
+		for len(to) >= kernel.Lanes && len(from) >= kernel.Lanes {
+			// Sixteen bytes are a move, where more would be a call.
+			*(*[4]float32)(to) = *(*[4]float32)(from)
+			*(*[4]float32)(to[4:]) = *(*[4]float32)(from[4:])
+			*(*[4]float32)(to[8:]) = *(*[4]float32)(from[8:])
+			*(*[4]float32)(to[12:]) = *(*[4]float32)(from[12:])
+			to, from = to[kernel.Lanes:], from[kernel.Lanes:]
+		}
+	}
+}
+
+// offsets fills in where the rows of sums of so many channels read, a tap's channels
+// one after the other, and returns the number of tiles.
+func (j *convGradJob) offsets(off [][kernel.Rows]int64, channels int) int {
+	tiles := j.tiles(channels)
+	last := channels*len(j.tapOff) - 1
+	tap, channel := 0, 0
+	for row := range tiles * kernel.Rows {
+		off[row/kernel.Rows][row%kernel.Rows] = j.tapOff[tap] + 4*int64(channel)
+		if row >= last { // fill the last tile with its last row
+			continue
+		}
+		if channel++; channel == channels {
+			tap, channel = tap+1, 0
+		}
+	}
+	return tiles
+}
+
+// store puts the sums of a slice and a panel where they belong.
+func (j *convGradJob) store(sums []float32, slice, panel int) {
+	w, taps := j.outer.Width, len(j.tapOff)
 	whole := j.cin * taps
+	firstGroup, _ := j.groupsOf(panel)
+	_, count := j.channels(panel)
+	first := slice * j.depth
+	channels := min(j.depth, count-first)
 	for o := panel * w; o < min((panel+1)*w, j.cout); o++ {
-		shift := (o/j.per - firstGroup) * whole // the first row of o's own group
+		shift := (o/j.per - firstGroup) * j.cin // the first channel of o's own group
 		to := j.weight[o*whole:][:whole]
-		for row := max(first, shift); row < min(last, shift+whole); row++ {
-			to[row-shift] = sums[(row-first)*w+o-panel*w]
+		for c := max(first, shift); c < min(first+channels, shift+j.cin); c++ {
+			for t := range taps {
+				to[(c-shift)*taps+t] = sums[(t*channels+c-first)*w+o-panel*w]
+			}
 		}
 	}
 }
