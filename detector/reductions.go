@@ -3,7 +3,7 @@ package detector
 import (
 	"math"
 
-	"gonum.org/v1/gonum/blas/blas32"
+	"nac/internal/kernel"
 )
 
 // spatialMean is the mean of each channel.
@@ -23,26 +23,6 @@ func (spatialMean) Reduce(activation []float32, l Layer, dst []float32) {
 	}
 }
 
-func multiply(v, by []float32) {
-	by = by[:len(v)]
-	for i := range v {
-		v[i] *= by[i]
-	}
-}
-
-// addScaled adds scale*w to v: by blas32, whose call pays from some channels on and
-// which gives the same bits.
-func addScaled(v []float32, scale float32, w []float32) {
-	if n := len(v); n >= 32 {
-		blas32.Axpy(scale, blas32.Vector{N: n, Data: w, Inc: 1}, blas32.Vector{N: n, Data: v, Inc: 1})
-		return
-	}
-	w = w[:len(v)]
-	for i := range v {
-		v[i] += scale * w[i]
-	}
-}
-
 // gramSums are, for p of 1 to powers, the row sums of the Gram matrix of an
 // activation's p-th power, as their p-th root:
 //
@@ -54,28 +34,46 @@ type gramSums struct{ powers int }
 func (g gramSums) Size(l Layer) int { return g.powers * l.Channels }
 
 func (g gramSums) Reduce(activation []float32, l Layer, dst []float32) {
-	channels := l.Channels
-	power := append([]float32(nil), activation...)
-	row := make([]float32, channels)
-	for p := range g.powers {
-		sums := dst[p*channels:][:channels]
-		clear(sums)
-		// Rows of pixels first, then their sum: the error of a float32 sum grows with
-		// its length.
-		for y := range l.Height {
-			clear(row)
-			for x := range l.Width {
-				at := (y*l.Width + x) * channels
-				pixel := power[at:][:channels]
-				if p > 0 {
-					multiply(pixel, activation[at:][:channels])
-				}
-				addScaled(row, float32(sum(pixel)), pixel)
-			}
-			addScaled(sums, 1, row)
+	channels, padded := l.Channels, kernel.Pad(l.Channels)
+	// A row of pixels and its power.
+	room := kernel.Aligned((2*l.Width + 1) * padded)
+	row, power, rowSums := room[:l.Width*padded], room[l.Width*padded:][:l.Width*padded], room[2*l.Width*padded:]
+	sums := kernel.Best().Gram()
+	args := kernel.GramArgs{Power: &power[0], Out: &rowSums[0], Channels: int64(padded), Pixels: int64(l.Width)}
+	clear(dst)
+	for y := range l.Height {
+		for x := range l.Width {
+			copy(row[x*padded:], activation[(y*l.Width+x)*channels:][:channels])
 		}
-		for c, v := range sums {
-			sums[c] = float32(math.Copysign(math.Pow(math.Abs(float64(v)), 1/float64(p+1)), float64(v)))
+		copy(power, row)
+		args.In = nil
+		for p := range g.powers {
+			// Rows of pixels first, then their sum: the error of a float32 sum grows with
+			// its length.
+			clear(rowSums)
+			sums(&args)
+			for c, v := range rowSums[:channels] {
+				dst[p*channels+c] += v
+			}
+			args.In = &row[0]
 		}
 	}
+	for i, v := range dst {
+		dst[i] = float32(math.Copysign(root(math.Abs(float64(v)), i/channels+1), float64(v)))
+	}
+}
+
+// root is the p-th root of x, which is not below zero.
+func root(x float64, p int) float64 {
+	switch p {
+	case 1:
+		return x
+	case 2:
+		return math.Sqrt(x)
+	case 3:
+		return math.Cbrt(x)
+	case 4:
+		return math.Sqrt(math.Sqrt(x))
+	}
+	return math.Pow(x, 1/float64(p))
 }

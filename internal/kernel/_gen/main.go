@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, bf16, winograd, winograd512, depthwise, pool, transformer, train or train512")
+	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, bf16, winograd, winograd512, depthwise, pool, gram, transformer, train or train512")
 	flag.Parse()
 	build.ConstraintExpr("!purego")
 	switch *isa {
@@ -46,6 +46,8 @@ func main() {
 	case "pool":
 		pool(vector{suffix: "AVX2", bytes: 32})
 		maximum(vector{suffix: "AVX2", bytes: 32})
+	case "gram":
+		gramSums(vector{suffix: "AVX2", bytes: 32})
 	case "transformer":
 		transformer()
 	case "train":
