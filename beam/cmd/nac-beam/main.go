@@ -23,6 +23,7 @@ import (
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime/exec/optimized"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/options/jobopts"
 	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners/prism"
 	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners/universal"
 
@@ -42,6 +43,8 @@ var (
 	method     = flag.String("method", "", "a `key` of \"nac detectors\" (default: nac_auto)")
 	like       = flag.String("like", "", "take settings and transform from this `detector`: nac's images are then only counted")
 	normalize  = flag.String("normalize", "imagenet", "take mean and std from this `preset`")
+	mean       = flag.String("mean", "", "`mean` of red, green and blue in 0..1, as 0.485,0.456,0.406")
+	std        = flag.String("std", "", "standard `deviation`, as 0.229,0.224,0.225")
 	fpr        = flag.Float64("fpr", 0.05, "false-alarm `rate`")
 	images     = flag.Int("images", 10_000, "most images to fit on, chosen at random")
 	calibrated = flag.Int("calibration-images", 2_000, "most images to calibrate on, chosen at random")
@@ -56,7 +59,13 @@ func init() {
 }
 
 func main() {
-	args := workerArgs(os.Args[1:])
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	args, err := workerArgs(ctx, os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "nac-beam: worker:", err)
+		os.Exit(1)
+	}
 	command := ""
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		command, args = args[0], args[1:]
@@ -65,30 +74,13 @@ func main() {
 		os.Exit(2)
 	}
 	beam.Init() // does not return in a worker
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
+	if self, err := os.Executable(); err == nil && *jobopts.WorkerBinary == "" {
+		*jobopts.WorkerBinary = self // what the runner stages; it would be compiled anew
+	}
 	if err := run(ctx, command, flag.Args(), os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "nac-beam:", err)
 		os.Exit(1)
 	}
-}
-
-// workerArgs turns the arguments with which a runner starts a process as a worker into
-// those that the Go SDK reads.
-func workerArgs(args []string) []string {
-	isWorker := func(a string) bool { return strings.HasPrefix(a, "--provision_endpoint=") }
-	if !slices.ContainsFunc(args, isWorker) {
-		return args
-	}
-	known := []string{"--worker"}
-	for _, a := range args {
-		for _, name := range []string{"--id=", "--logging_endpoint=", "--control_endpoint="} {
-			if strings.HasPrefix(a, name) {
-				known = append(known, a)
-			}
-		}
-	}
-	return known
 }
 
 func run(ctx context.Context, command string, places []string, stdout io.Writer) error {
@@ -122,14 +114,14 @@ func fit(ctx context.Context, s beam.Scope) (string, error) {
 	if *model == "" || *id == "" {
 		return "", errors.New("fit needs --model and --id-images")
 	}
-	t, err := imageset.Preset(*normalize)
+	t, err := transform()
 	if err != nil {
-		return "", fmt.Errorf("--normalize: %w", err)
+		return "", err
 	}
 	c := nacbeam.FitConfig{
 		Model: *model, Arch: *arch, ID: *id, Calibration: *held, ValOOD: *oodVal, Root: *root, Like: *like,
 		Detector: *method, Rate: *fpr, Images: *images, CalibrationImages: *calibrated, Seed: *seed,
-		Transform: imageset.Transform{Mean: t.Mean, Std: t.Std},
+		Transform: t,
 	}
 	_, failed, err := nacbeam.Fit(ctx, s, c, *out)
 	if err != nil {
@@ -137,6 +129,27 @@ func fit(ctx context.Context, s beam.Scope) (string, error) {
 	}
 	nacbeam.WriteFailures(s, failed, *out+".failures")
 	return "Written to " + *out, nil
+}
+
+// transform is --mean and --std, or else --normalize.
+func transform() (t imageset.Transform, err error) {
+	if *mean == "" && *std == "" {
+		preset, err := imageset.Preset(*normalize)
+		if err != nil {
+			return t, fmt.Errorf("--normalize: %w", err)
+		}
+		t.Mean, t.Std = preset.Mean, preset.Std
+		return t, nil
+	}
+	for _, f := range []struct {
+		name, text string
+		to         *[3]float32
+	}{{"mean", *mean, &t.Mean}, {"std", *std, &t.Std}} {
+		if _, err := fmt.Sscanf(f.text, "%g,%g,%g", &f.to[0], &f.to[1], &f.to[2]); err != nil {
+			return t, fmt.Errorf("--%s: %q is not three numbers as 0.485,0.456,0.406", f.name, f.text)
+		}
+	}
+	return t, nil
 }
 
 func score(s beam.Scope, places []string) (string, error) {
