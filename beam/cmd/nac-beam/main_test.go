@@ -303,7 +303,7 @@ func TestLostWorkerLeavesNoPart(t *testing.T) {
 	}
 	detector, dir := fitted(t), t.TempDir()
 	long, want, out := filepath.Join(dir, "long.txt"), filepath.Join(dir, "want.jsonl"), filepath.Join(dir, "out")
-	if err := os.WriteFile(long, bytes.Repeat(read(t, list("test_fashion")), 5), 0o666); err != nil {
+	if err := os.WriteFile(long, bytes.Repeat(read(t, list("test_fashion")), 2), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	worker, pidFile := filepath.Join(dir, "worker"), filepath.Join(dir, "pid")
@@ -340,7 +340,7 @@ func TestLostWorkerLeavesNoPart(t *testing.T) {
 			}
 			return
 		case <-tick.C:
-			if pid := busyProcess(pidFile, 100); !killed && pid > 0 {
+			if pid := busyProcess(pidFile, 40); !killed && pid > 0 {
 				p, err := os.FindProcess(pid)
 				if err == nil {
 					err = p.Kill()
