@@ -231,6 +231,9 @@ func (c *compiler) geometries() {
 			if s.in[0].wantGrad {
 				p.growBackward(op.k, s.in[0].geom, s.out.geom)
 			}
+			if c.training && winogradGrad(op.k, s.in[0].geom, s.out.geom) {
+				growWinogradGrad(op.k, s.in[0].geom, s.out.geom)
+			}
 		case depthwiseOp:
 			growDirect(op.k, s.in[0].geom, s.out.geom)
 			if s.in[0].wantGrad {

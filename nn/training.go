@@ -263,7 +263,12 @@ func (c *trainCompiler) backwardStage(s *stage) {
 		c.emit(&inputGradJob{g, c.train.inputGrad})
 		return
 	case convOp:
-		c.emit(newConvGradJob(c.kernel.Outer, op, x.act, g, c.maxBatch, c.parameter(op.weight)))
+		weight := c.parameter(op.weight)
+		if winogradGrad(op.k, x.geom, g.geom) {
+			c.emit(newWinogradGradJob(c.kernel, c.kernel.Outer, op, x.act, g, weight))
+		} else {
+			c.emit(newConvGradJob(c.kernel.Outer, op, x.act, g, c.maxBatch, weight))
+		}
 		if op.bias != nil {
 			c.biasGradient(g, c.parameter(op.bias))
 		}

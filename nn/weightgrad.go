@@ -151,19 +151,38 @@ type gradScratch struct {
 	sums, in, grad []float32
 	off            [][kernel.Rows]int64
 	args           kernel.OuterArgs
+	// For winogradGradJob.
+	pairs []float32
+	taps  []int64
+	zero  int64
+	tile  kernel.TileArgs
+}
+
+// need makes room for so many floats of input, gradient and sums, and tiles.
+func (s *gradScratch) need(in, grad, sums, tiles int) {
+	for _, room := range []struct {
+		floats *[]float32
+		n      int
+	}{{&s.in, in}, {&s.grad, grad}, {&s.sums, sums}} {
+		if len(*room.floats) < room.n {
+			*room.floats = kernel.Aligned(room.n)
+		}
+	}
+	if len(s.off) < tiles {
+		s.off = make([][kernel.Rows]int64, tiles)
+	}
 }
 
 func (s *gradScratch) grow(jobs []job) {
-	sums, in, grad, tiles := 0, 0, 0, 0
 	for _, j := range jobs {
-		if c, ok := j.(*convGradJob); ok {
-			slices, panels := c.split(1) // no task is larger
-			sums, in = max(sums, slices*panels*c.sumsSize), max(in, slices*c.sliceSize)
-			grad, tiles = max(grad, panels*c.panelSize), max(tiles, c.tiles(c.depth))
+		switch j := j.(type) {
+		case *convGradJob:
+			slices, panels := j.split(1) // no task is larger
+			s.need(slices*j.sliceSize, panels*j.panelSize, slices*panels*j.sumsSize, j.tiles(j.depth))
+		case *winogradGradJob:
+			s.growWinograd(j)
 		}
 	}
-	s.sums, s.in, s.grad = kernel.Aligned(sums), kernel.Aligned(in), kernel.Aligned(grad)
-	s.off = make([][kernel.Rows]int64, tiles)
 }
 
 func (j *convGradJob) run(ws *workspace, n, task, workers int, s *scratch) {

@@ -39,10 +39,11 @@ func TestConvGrad(t *testing.T) {
 	type outer struct {
 		name string
 		of   func(int) kernel.Outer
+		set  *kernel.Set
 	}
-	outers := []outer{{"64 wide", wideOuter}}
+	outers := []outer{{"64 wide", wideOuter, kernel.Best()}}
 	for _, set := range kernel.Available() {
-		outers = append(outers, outer{set.Name(), set.Outer})
+		outers = append(outers, outer{set.Name(), set.Outer, set})
 	}
 	for _, c := range []struct {
 		in     Shape
@@ -60,6 +61,10 @@ func TestConvGrad(t *testing.T) {
 		{Shape{100, 1, 1}, 70, ConvShape{Size: 1, Stride: 1}, 23}, // linear
 		{Shape{96, 6, 6}, 96, ConvShape{Size: 3, Stride: 1, Pad: 1, Groups: 4}, 5},
 		{Shape{24, 6, 6}, 48, ConvShape{Size: 3, Stride: 2, Pad: 1, Groups: 12}, 5},
+		// By Winograd's transforms.
+		{Shape{64, 4, 4}, 64, ConvShape{Size: 3, Stride: 1, Pad: 1}, 53}, // blocks of several images
+		{Shape{70, 14, 11}, 100, ConvShape{Size: 3, Stride: 1, Pad: 1}, 3},
+		{Shape{96, 9, 10}, 80, ConvShape{Size: 3, Stride: 1}, 4},
 	} {
 		for _, o := range outers {
 			if c.k.Groups > 1 && o.name == "64 wide" {
@@ -74,6 +79,10 @@ func TestConvGrad(t *testing.T) {
 					grad.geom.stride = (c.out + 63) / 64 * 64
 				}
 				growDirect(c.k, in.geom, grad.geom)
+				winograd := winogradGrad(c.k, in.geom, grad.geom)
+				if winograd {
+					growWinogradGrad(c.k, in.geom, grad.geom)
+				}
 				ig, og := in.geom, grad.geom
 				ws := &workspace{slabs: [][]float32{make([]float32, c.images*ig.image()), make([]float32, c.images*og.image())}}
 				for _, b := range []*buffer{in, grad} {
@@ -101,14 +110,18 @@ func TestConvGrad(t *testing.T) {
 				var first []float32
 				for _, workers := range []int{1, 3} {
 					weight := make([]float32, len(want))
-					j := newConvGradJob(o.of, convOp{k: c.k}, in, grad, c.images+1, weight)
+					var j job = newConvGradJob(o.of, convOp{k: c.k}, in, grad, c.images+1, weight)
+					if winograd {
+						j = newWinogradGradJob(o.set, o.of, convOp{k: c.k}, in, grad, weight)
+					}
 					s := &scratch{}
 					s.grad.grow([]job{j})
-					for task := range j.tasks(c.images, workers) {
+					for task := range tasks(j, c.images, workers) {
 						j.run(ws, c.images, task, workers, s)
 					}
 					// A sum of N products of normal numbers is about sqrt(N) in size and rounded
-					// by sqrt(N) times the unit of its last addends, 2^-24 of that, or less.
+					// by sqrt(N) times the unit of its last addends, 2^-24 of that, or less;
+					// Winograd's transforms round three times as coarsely.
 					n := float64(c.images * og.pixels())
 					for i, v := range weight {
 						if math.Abs(float64(v)-want[i]) > 6*n/(1<<24)+1e-6 {

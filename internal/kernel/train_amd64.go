@@ -20,13 +20,18 @@ func combineAVX2(a *CombineArgs)
 //go:noescape
 func momentsAVX2(a *MomentsArgs)
 
+//go:noescape
+func winograd4GradientAVX2(a *WinogradInput)
+
 var (
 	avx2Outers   = []Outer{{16, outer6x16AVX2}}
 	avx512Outers = []Outer{{64, outer6x64AVX512}, {32, outer6x32AVX512}, {16, outer6x16AVX512}}
 
-	// These two are bound by memory: wider vectors than AVX2's would gain little.
+	// These are bound by memory: wider vectors than AVX2's would gain little.
 	machineCombine = combineAVX2
 	machineMoments = momentsAVX2
+
+	machineWinogradGradient = winograd4GradientAVX2
 )
 
 func machineOuters(s *Set) []Outer {

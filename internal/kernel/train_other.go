@@ -5,6 +5,8 @@ package kernel
 var (
 	machineCombine = combine
 	machineMoments = momentSums
+
+	machineWinogradGradient = winogradGradient
 )
 
 func machineOuters(*Set) []Outer { return nil }

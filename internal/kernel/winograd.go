@@ -69,6 +69,23 @@ type WinogradOutput struct {
 // Winograd returns F(m x m, 3x3) for m of 2 or 4.
 func (s *Set) Winograd(m int) Winograd { return s.winograd[m/2-1] }
 
+// WinogradGradient returns the transpose of F(4x4,3x3)'s output transform: it makes of
+// the gradient y of a patch's 4x4 pixels, channel by channel, what the output transform
+// makes it of the gradient of the products:
+//
+//	t = side of each column of y, v = side of each row of t
+//	Out[(6*i+j)*Plane+c] = v[i][j]
+//
+// where the side of four values is
+//
+//	y0, (y0 + a^2 y2) +- (a y1 + a^3 y3), (y0 + b^2 y2) +- (b y1 + b^3 y3), y3
+func (s *Set) WinogradGradient() func(*WinogradInput) {
+	if s == portable {
+		return winogradGradient
+	}
+	return machineWinogradGradient
+}
+
 // The points of F(4x4) beside 0 and infinity are +-pointA and +-pointB. Rounding
 // grows with the spread of their powers: these leave a third of the error of the
 // customary 1 and 2, and all constants are exact.

@@ -1636,3 +1636,319 @@ nomask:
 	JG   channels
 	VZEROUPPER
 	RET
+
+// func winograd4GradientAVX2(a *byte)
+// Requires: AVX, FMA3
+TEXT ·winograd4GradientAVX2(SB), $768-8
+	MOVQ         a+0(FP), AX
+	MOVQ         (AX), SI
+	MOVQ         8(AX), DI
+	MOVQ         16(AX), R8
+	MOVQ         24(AX), R9
+	MOVQ         32(AX), R10
+	MOVQ         40(AX), CX
+	VBROADCASTSS winograd4<>+16(SB), Y8
+	VBROADCASTSS winograd4<>+0(SB), Y10
+	VBROADCASTSS winograd4<>+24(SB), Y12
+	VBROADCASTSS winograd4<>+20(SB), Y9
+	VBROADCASTSS winograd4<>+4(SB), Y11
+	VBROADCASTSS winograd4<>+28(SB), Y13
+
+channels:
+	MOVQ    SI, R11
+	MOVQ    R11, DX
+	VMOVUPS (DX), Y0
+	ADDQ    R8, DX
+	VMOVUPS (DX), Y1
+	ADDQ    R8, DX
+	VMOVUPS (DX), Y2
+	ADDQ    R8, DX
+	VMOVUPS (DX), Y3
+	VMOVUPS Y0, (SP)
+	VMOVUPS Y3, 640(SP)
+
+	// 1, 2: (y0 + a^2 y2) +- (a y1 + a^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y10, Y2, Y4
+	VMULPS      Y8, Y1, Y5
+	VFMADD231PS Y12, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, 128(SP)
+	VMOVUPS     Y7, 256(SP)
+
+	// 3, 4: (y0 + b^2 y2) +- (b y1 + b^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y11, Y2, Y4
+	VMULPS      Y9, Y1, Y5
+	VFMADD231PS Y13, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, 384(SP)
+	VMOVUPS     Y7, 512(SP)
+	ADDQ        R9, R11
+	MOVQ        R11, DX
+	VMOVUPS     (DX), Y0
+	ADDQ        R8, DX
+	VMOVUPS     (DX), Y1
+	ADDQ        R8, DX
+	VMOVUPS     (DX), Y2
+	ADDQ        R8, DX
+	VMOVUPS     (DX), Y3
+	VMOVUPS     Y0, 32(SP)
+	VMOVUPS     Y3, 672(SP)
+
+	// 1, 2: (y0 + a^2 y2) +- (a y1 + a^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y10, Y2, Y4
+	VMULPS      Y8, Y1, Y5
+	VFMADD231PS Y12, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, 160(SP)
+	VMOVUPS     Y7, 288(SP)
+
+	// 3, 4: (y0 + b^2 y2) +- (b y1 + b^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y11, Y2, Y4
+	VMULPS      Y9, Y1, Y5
+	VFMADD231PS Y13, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, 416(SP)
+	VMOVUPS     Y7, 544(SP)
+	ADDQ        R9, R11
+	MOVQ        R11, DX
+	VMOVUPS     (DX), Y0
+	ADDQ        R8, DX
+	VMOVUPS     (DX), Y1
+	ADDQ        R8, DX
+	VMOVUPS     (DX), Y2
+	ADDQ        R8, DX
+	VMOVUPS     (DX), Y3
+	VMOVUPS     Y0, 64(SP)
+	VMOVUPS     Y3, 704(SP)
+
+	// 1, 2: (y0 + a^2 y2) +- (a y1 + a^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y10, Y2, Y4
+	VMULPS      Y8, Y1, Y5
+	VFMADD231PS Y12, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, 192(SP)
+	VMOVUPS     Y7, 320(SP)
+
+	// 3, 4: (y0 + b^2 y2) +- (b y1 + b^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y11, Y2, Y4
+	VMULPS      Y9, Y1, Y5
+	VFMADD231PS Y13, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, 448(SP)
+	VMOVUPS     Y7, 576(SP)
+	ADDQ        R9, R11
+	MOVQ        R11, DX
+	VMOVUPS     (DX), Y0
+	ADDQ        R8, DX
+	VMOVUPS     (DX), Y1
+	ADDQ        R8, DX
+	VMOVUPS     (DX), Y2
+	ADDQ        R8, DX
+	VMOVUPS     (DX), Y3
+	VMOVUPS     Y0, 96(SP)
+	VMOVUPS     Y3, 736(SP)
+
+	// 1, 2: (y0 + a^2 y2) +- (a y1 + a^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y10, Y2, Y4
+	VMULPS      Y8, Y1, Y5
+	VFMADD231PS Y12, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, 224(SP)
+	VMOVUPS     Y7, 352(SP)
+
+	// 3, 4: (y0 + b^2 y2) +- (b y1 + b^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y11, Y2, Y4
+	VMULPS      Y9, Y1, Y5
+	VFMADD231PS Y13, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, 480(SP)
+	VMOVUPS     Y7, 608(SP)
+	MOVQ        DI, BX
+
+	// R12: five planes, R14: three planes.
+	LEAQ    (R10)(R10*2), R14
+	LEAQ    (R10)(R10*4), R12
+	VMOVUPS (SP), Y0
+	VMOVUPS 32(SP), Y1
+	VMOVUPS 64(SP), Y2
+	VMOVUPS 96(SP), Y3
+	VMOVUPS Y0, (BX)
+	VMOVUPS Y3, (BX)(R12*1)
+
+	// 1, 2: (y0 + a^2 y2) +- (a y1 + a^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y10, Y2, Y4
+	VMULPS      Y8, Y1, Y5
+	VFMADD231PS Y12, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R10*1)
+	VMOVUPS     Y7, (BX)(R10*2)
+
+	// 3, 4: (y0 + b^2 y2) +- (b y1 + b^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y11, Y2, Y4
+	VMULPS      Y9, Y1, Y5
+	VFMADD231PS Y13, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R14*1)
+	VMOVUPS     Y7, (BX)(R10*4)
+	LEAQ        (BX)(R14*2), BX
+	VMOVUPS     128(SP), Y0
+	VMOVUPS     160(SP), Y1
+	VMOVUPS     192(SP), Y2
+	VMOVUPS     224(SP), Y3
+	VMOVUPS     Y0, (BX)
+	VMOVUPS     Y3, (BX)(R12*1)
+
+	// 1, 2: (y0 + a^2 y2) +- (a y1 + a^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y10, Y2, Y4
+	VMULPS      Y8, Y1, Y5
+	VFMADD231PS Y12, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R10*1)
+	VMOVUPS     Y7, (BX)(R10*2)
+
+	// 3, 4: (y0 + b^2 y2) +- (b y1 + b^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y11, Y2, Y4
+	VMULPS      Y9, Y1, Y5
+	VFMADD231PS Y13, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R14*1)
+	VMOVUPS     Y7, (BX)(R10*4)
+	LEAQ        (BX)(R14*2), BX
+	VMOVUPS     256(SP), Y0
+	VMOVUPS     288(SP), Y1
+	VMOVUPS     320(SP), Y2
+	VMOVUPS     352(SP), Y3
+	VMOVUPS     Y0, (BX)
+	VMOVUPS     Y3, (BX)(R12*1)
+
+	// 1, 2: (y0 + a^2 y2) +- (a y1 + a^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y10, Y2, Y4
+	VMULPS      Y8, Y1, Y5
+	VFMADD231PS Y12, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R10*1)
+	VMOVUPS     Y7, (BX)(R10*2)
+
+	// 3, 4: (y0 + b^2 y2) +- (b y1 + b^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y11, Y2, Y4
+	VMULPS      Y9, Y1, Y5
+	VFMADD231PS Y13, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R14*1)
+	VMOVUPS     Y7, (BX)(R10*4)
+	LEAQ        (BX)(R14*2), BX
+	VMOVUPS     384(SP), Y0
+	VMOVUPS     416(SP), Y1
+	VMOVUPS     448(SP), Y2
+	VMOVUPS     480(SP), Y3
+	VMOVUPS     Y0, (BX)
+	VMOVUPS     Y3, (BX)(R12*1)
+
+	// 1, 2: (y0 + a^2 y2) +- (a y1 + a^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y10, Y2, Y4
+	VMULPS      Y8, Y1, Y5
+	VFMADD231PS Y12, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R10*1)
+	VMOVUPS     Y7, (BX)(R10*2)
+
+	// 3, 4: (y0 + b^2 y2) +- (b y1 + b^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y11, Y2, Y4
+	VMULPS      Y9, Y1, Y5
+	VFMADD231PS Y13, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R14*1)
+	VMOVUPS     Y7, (BX)(R10*4)
+	LEAQ        (BX)(R14*2), BX
+	VMOVUPS     512(SP), Y0
+	VMOVUPS     544(SP), Y1
+	VMOVUPS     576(SP), Y2
+	VMOVUPS     608(SP), Y3
+	VMOVUPS     Y0, (BX)
+	VMOVUPS     Y3, (BX)(R12*1)
+
+	// 1, 2: (y0 + a^2 y2) +- (a y1 + a^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y10, Y2, Y4
+	VMULPS      Y8, Y1, Y5
+	VFMADD231PS Y12, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R10*1)
+	VMOVUPS     Y7, (BX)(R10*2)
+
+	// 3, 4: (y0 + b^2 y2) +- (b y1 + b^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y11, Y2, Y4
+	VMULPS      Y9, Y1, Y5
+	VFMADD231PS Y13, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R14*1)
+	VMOVUPS     Y7, (BX)(R10*4)
+	LEAQ        (BX)(R14*2), BX
+	VMOVUPS     640(SP), Y0
+	VMOVUPS     672(SP), Y1
+	VMOVUPS     704(SP), Y2
+	VMOVUPS     736(SP), Y3
+	VMOVUPS     Y0, (BX)
+	VMOVUPS     Y3, (BX)(R12*1)
+
+	// 1, 2: (y0 + a^2 y2) +- (a y1 + a^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y10, Y2, Y4
+	VMULPS      Y8, Y1, Y5
+	VFMADD231PS Y12, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R10*1)
+	VMOVUPS     Y7, (BX)(R10*2)
+
+	// 3, 4: (y0 + b^2 y2) +- (b y1 + b^3 y3)
+	VMOVAPS     Y0, Y4
+	VFMADD231PS Y11, Y2, Y4
+	VMULPS      Y9, Y1, Y5
+	VFMADD231PS Y13, Y3, Y5
+	VADDPS      Y5, Y4, Y6
+	VSUBPS      Y5, Y4, Y7
+	VMOVUPS     Y6, (BX)(R14*1)
+	VMOVUPS     Y7, (BX)(R10*4)
+	LEAQ        (BX)(R14*2), BX
+	ADDQ        $0x00000020, SI
+	ADDQ        $0x00000020, DI
+	SUBQ        $0x00000008, CX
+	JG          channels
+	VZEROUPPER
+	RET

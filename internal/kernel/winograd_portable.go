@@ -58,6 +58,31 @@ func winogradInput(a *WinogradInput, n int64) {
 	}
 }
 
+// winogradGradient is the formula of Set.WinogradGradient in portable Go, rounded once.
+func winogradGradient(a *WinogradInput) {
+	var t [6][4][Lanes]float64 // columns transformed
+	for first := int64(0); first < 4*a.Channels; first += 4 * Lanes {
+		for x := range int64(4) {
+			y0, y1 := vectorAt(a.In, x*a.Pixel+first), vectorAt(a.In, a.Row+x*a.Pixel+first)
+			y2, y3 := vectorAt(a.In, 2*a.Row+x*a.Pixel+first), vectorAt(a.In, 3*a.Row+x*a.Pixel+first)
+			for c := range Lanes {
+				t[0][x][c], t[1][x][c], t[2][x][c], t[3][x][c], t[4][x][c], t[5][x][c] = gradientSide4(
+					float64(y0[c]), float64(y1[c]), float64(y2[c]), float64(y3[c]))
+			}
+		}
+		for y := range int64(6) {
+			var v [6]*vector
+			for x := range int64(6) {
+				v[x] = vectorAt(a.Out, (6*y+x)*a.Plane+first)
+			}
+			for c := range Lanes {
+				p, q, r, s, u, w := gradientSide4(t[y][0][c], t[y][1][c], t[y][2][c], t[y][3][c])
+				v[0][c], v[1][c], v[2][c], v[3][c], v[4][c], v[5][c] = float32(p), float32(q), float32(r), float32(s), float32(u), float32(w)
+			}
+		}
+	}
+}
+
 // winogradOutput is the formula of WinogradOutput in portable Go for patches with
 // sides of n, rounded once before the epilogue.
 func winogradOutput(a *WinogradOutput, n int64) {
@@ -151,4 +176,10 @@ func inputSide4(a, b, c, d, e, f float64) (_, _, _, _, _, _ float64) {
 func outputSide4(a, b, c, d, e, f float64) (_, _, _, _ float64) {
 	p, r, q, s := b+c, b-c, d+e, d-e
 	return a + p + q, pointA*r + pointB*s, squareA*p + squareB*q, pointA*squareA*r + pointB*squareB*s + f
+}
+
+func gradientSide4(a, b, c, d float64) (_, _, _, _, _, _ float64) {
+	ea, oa := a+squareA*c, pointA*(b+squareA*d)
+	eb, ob := a+squareB*c, pointB*(b+squareB*d)
+	return a, ea + oa, ea - oa, eb + ob, eb - ob, d
 }

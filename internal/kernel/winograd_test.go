@@ -174,3 +174,47 @@ func TestWinogradNaN(t *testing.T) {
 		}
 	}
 }
+
+// The transform of a gradient is the transpose of the output transform: <output(m), y> = <m, gradient(y)>.
+func TestWinogradGradient(t *testing.T) {
+	for _, s := range Available() {
+		for _, channels := range []int{16, 48} {
+			r := rand.New(rand.NewPCG(1, 1))
+			w := s.Winograd(4)
+			pixel, plane := channels+3, channels+5
+			row := 4*pixel + 7
+			y, out := make([]float32, 4*row), make([]float32, 4*row)
+			m, got := make([]float32, 36*plane), make([]float32, 36*plane+1)
+			for i := range y {
+				y[i] = float32(r.NormFloat64())
+			}
+			for i := range m {
+				m[i] = float32(r.NormFloat64())
+				got[i] = 7
+			}
+			w.Output(&WinogradOutput{In: &m[0], Out: &out[0], Row: int64(4 * row), Pixel: int64(4 * pixel), Plane: int64(4 * plane), Channels: int64(channels), Rows: 4, Cols: 4})
+			s.WinogradGradient()(&WinogradInput{In: &y[0], Out: &got[0], Row: int64(4 * row), Pixel: int64(4 * pixel), Plane: int64(4 * plane), Channels: int64(channels)})
+			for c := range channels {
+				a, b, size := 0.0, 0.0, 0.0
+				for i := range 4 {
+					for j := range 4 {
+						a += float64(out[i*row+j*pixel+c]) * float64(y[i*row+j*pixel+c])
+					}
+				}
+				for p := range 36 {
+					v := float64(m[p*plane+c]) * float64(got[p*plane+c])
+					b += v
+					size += math.Abs(v)
+				}
+				if d := math.Abs(a - b); !(d <= 1e-6*size) {
+					t.Errorf("%s, %d channels: channel %d is off by %g of %g", s.Name(), channels, c, d, size)
+				}
+			}
+			for i := range got {
+				if i%plane >= channels && i < len(m) && got[i] != 7 {
+					t.Fatalf("%s: value %d was written to", s.Name(), i)
+				}
+			}
+		}
+	}
+}

@@ -34,6 +34,7 @@ func main() {
 		constant := constants()
 		winograd4Input(v, constant)
 		winograd4Output(v, constant)
+		winograd4Gradient(v, constant)
 	case "winograd512":
 		v := vector{suffix: "AVX512", bytes: 64}
 		winogradInput(v)

@@ -471,3 +471,77 @@ func winograd4Output(v vector, constant func(float32) Mem) {
 	}
 	winogradNext(v)
 }
+
+// winograd4Gradient writes the transpose of the output transform of F(4x4,3x3): columns
+// first, into the stack, then rows.
+//
+// Registers: as in winograd4Input.
+func winograd4Gradient(v vector, constant func(float32) Mem) {
+	TEXT("winograd4Gradient"+v.suffix, 0, "func(a *byte)")
+	Doc("winograd4Gradient" + v.suffix + " is Set.WinogradGradient; see there for the formula.")
+	Pragma("noescape")
+	half := AllocLocal(24 * v.bytes)
+	winogradInputArgs()
+	y := func(i int) VecPhysical { return v.reg(i) }
+	points := []struct{ point, square, cube VecPhysical }{{v.reg(8), v.reg(10), v.reg(12)}, {v.reg(9), v.reg(11), v.reg(13)}}
+	for i, p := range []float32{pointA, pointB} {
+		VBROADCASTSS(constant(p), points[i].point)
+		VBROADCASTSS(constant(p*p), points[i].square)
+		VBROADCASTSS(constant(p*p*p), points[i].cube)
+	}
+	// side transforms registers 0 to 3 and calls out for each result.
+	side := func(out func(i int, r VecPhysical)) {
+		out(0, y(0))
+		out(5, y(3))
+		for i, p := range points {
+			Comment([]string{"1, 2: (y0 + a^2 y2) +- (a y1 + a^3 y3)", "3, 4: (y0 + b^2 y2) +- (b y1 + b^3 y3)"}[i])
+			VMOVAPS(y(0), v.reg(4))
+			VFMADD231PS(p.square, y(2), v.reg(4))
+			VMULPS(p.point, y(1), v.reg(5))
+			VFMADD231PS(p.cube, y(3), v.reg(5))
+			VADDPS(v.reg(5), v.reg(4), v.reg(6))
+			VSUBPS(v.reg(5), v.reg(4), v.reg(7))
+			out(1+2*i, v.reg(6))
+			out(2+2*i, v.reg(7))
+		}
+	}
+
+	Label("channels")
+	MOVQ(RSI, R11)
+	for x := 0; x < 4; x++ {
+		MOVQ(R11, RDX)
+		for i := 0; i < 4; i++ {
+			VMOVUPS(Mem{Base: RDX}, y(i))
+			if i < 3 {
+				ADDQ(R8, RDX)
+			}
+		}
+		side(func(i int, r VecPhysical) { VMOVUPS(r, half.Offset((4*i+x)*v.bytes)) })
+		if x < 3 {
+			ADDQ(R9, R11)
+		}
+	}
+	MOVQ(RDI, RBX)
+	Comment("R12: five planes, R14: three planes.")
+	LEAQ(Mem{Base: R10, Index: R10, Scale: 2}, R14)
+	LEAQ(Mem{Base: R10, Index: R10, Scale: 4}, R12)
+	for i := 0; i < 6; i++ {
+		for x := 0; x < 4; x++ {
+			VMOVUPS(half.Offset((4*i+x)*v.bytes), y(x))
+		}
+		side(func(x int, r VecPhysical) {
+			at := []Mem{
+				{Base: RBX}, {Base: RBX, Index: R10, Scale: 1}, {Base: RBX, Index: R10, Scale: 2},
+				{Base: RBX, Index: R14, Scale: 1}, {Base: RBX, Index: R10, Scale: 4}, {Base: RBX, Index: R12, Scale: 1},
+			}[x]
+			VMOVUPS(r, at)
+		})
+		LEAQ(Mem{Base: RBX, Index: R14, Scale: 2}, RBX)
+	}
+	ADDQ(U32(uint32(v.bytes)), RSI)
+	ADDQ(U32(uint32(v.bytes)), RDI)
+	SUBQ(U32(uint32(v.bytes/4)), RCX)
+	JG(LabelRef("channels"))
+	VZEROUPPER()
+	RET()
+}
