@@ -63,12 +63,27 @@ func (m *Model) NewExtractor(r Request, maxBatch, workers int) (*Extractor, erro
 	if e.program, err = nn.Compile(m.graph, want, options); err != nil {
 		return nil, fmt.Errorf("arch: %s: %w", m.Name, err)
 	}
-	e.session = e.program.NewSession()
-	e.batch.States = make([]LayerStates, len(e.layers))
+	e.use(e.program.NewSession())
+	return e, nil
+}
+
+// use makes ready to run in a session.
+func (e *Extractor) use(s *nn.Session) {
+	e.session, e.batch = s, Batch{States: make([]LayerStates, len(e.layers))}
 	for i, l := range e.layers {
 		e.batch.States[i].Name, e.batch.States[i].Channels = l.Name, l.Channels
 	}
-	return e, nil
+}
+
+// Split returns two extractors that share e's weights and memory and have half of its
+// workers each; see [nn.Session.Split], which also says when there are none.
+func (e *Extractor) Split() (halves []*Extractor) {
+	for _, s := range e.session.Split() {
+		half := *e
+		half.use(s)
+		halves = append(halves, &half)
+	}
+	return halves
 }
 
 // Run computes the first n images, given as float32 NCHW, normalised as the

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 
 	"nac/internal/kernel"
@@ -471,6 +472,73 @@ func TestBatchAndWorkersChangeNothing(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// The halves of a session run side by side in its memory and yield what it yields.
+func TestSplit(t *testing.T) {
+	for _, net := range []string{"residual", "wide", "inverted residuals", "vit"} {
+		i := slices.IndexFunc(networks, func(n network) bool { return n.name == net })
+		r := rand.New(rand.NewPCG(5, 4))
+		g, want := networks[i].build(r)
+		const maxBatch = 24
+		for _, workers := range []int{2, 5} {
+			whole := session(t, g, want, Options{MaxBatch: maxBatch, Workers: workers})
+			images := normal(r, maxBatch*whole.inputFloat, 1)
+			expected := make([]*Result, maxBatch)
+			for i := range expected {
+				single, err := whole.Run(images[i*whole.inputFloat:], 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				expected[i] = &Result{Logits: slices.Clone(single.Logits)}
+				for l := range single.Z {
+					expected[i].Z = append(expected[i].Z, slices.Clone(single.Z[l]))
+					expected[i].G = append(expected[i].G, slices.Clone(single.G[l]))
+				}
+			}
+			halves := whole.Split()
+			if len(halves) != 2 {
+				t.Fatalf("%d halves of %d workers", len(halves), workers)
+			}
+			var got [2][]*Result // by half, copies of runs of 1, 2, ... images from a place on
+			var wait sync.WaitGroup
+			for h, half := range halves {
+				wait.Go(func() {
+					for n := 1; n <= maxBatch/2; n++ {
+						all, err := half.Run(images[h*maxBatch/2*half.inputFloat:], n)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						c := &Result{N: n, Logits: slices.Clone(all.Logits)}
+						for l := range all.Z {
+							c.Z, c.G = append(c.Z, slices.Clone(all.Z[l])), append(c.G, slices.Clone(all.G[l]))
+						}
+						got[h] = append(got[h], c)
+					}
+				})
+			}
+			wait.Wait()
+			for h := range got {
+				for _, all := range got[h] {
+					for i := range all.N {
+						single, what := expected[h*maxBatch/2+i], fmt.Sprintf("%s: half %d of %d workers, batch %d, image %d", net, h, workers, all.N, i)
+						same(t, what+": logits", all.Logits, single.Logits, i)
+						for l := range single.Z {
+							same(t, fmt.Sprintf("%s: layer %d state", what, l), all.Z[l], single.Z[l], i)
+							same(t, fmt.Sprintf("%s: layer %d gradient", what, l), all.G[l], single.G[l], i)
+						}
+					}
+				}
+			}
+		}
+		if halves := session(t, g, want, Options{MaxBatch: 3, Workers: 4}).Split(); halves != nil {
+			t.Error("halves of a session whose workers have no memory of their own")
+		}
+		if halves := session(t, g, want, Options{MaxBatch: 3, Workers: 1}).Split(); halves != nil {
+			t.Error("halves of one worker")
 		}
 	}
 }

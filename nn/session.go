@@ -140,12 +140,18 @@ func (p *Program) NewSession() *Session {
 		}
 		w.image.slabs = make([][]float32, len(p.slabs))
 		w.scratch = newScratch(p.jobs, widest)
-		w.loop = func() {
-			s.work(w)
-			s.wait.Done()
-		}
-		s.workers = append(s.workers, w)
+		s.add(w)
 	}
+	s.allocateResults()
+	for _, w := range s.workers {
+		w.scratch.grow(p)
+	}
+	return s
+}
+
+// allocateResults makes room for the results of the largest batch.
+func (s *Session) allocateResults() {
+	p, maxBatch := s.program, s.maxBatch
 	s.whole = Result{Logits: make([]float32, maxBatch*p.k), Feature: make([]float32, maxBatch*p.f)}
 	for _, j := range p.jobs {
 		switch j := j.(type) {
@@ -167,15 +173,45 @@ func (p *Program) NewSession() *Session {
 	if p.inputGradient {
 		s.whole.InputGradient = make([]float32, maxBatch*s.inputFloat)
 	}
-	for _, w := range s.workers {
-		w.scratch.grow(p)
-	}
 	s.result.Maps = make([][]float32, len(p.maps))
 	s.result.Z = make([][]float32, len(s.whole.Z))
 	if s.gradients {
 		s.result.G = make([][]float32, len(s.whole.G))
 	}
-	return s
+}
+
+// Split returns two sessions that have half of the workers each and share the memory
+// of s, but for results. They may run side by side, but not while s runs. There are
+// none if s has one worker, or batches of fewer images than workers.
+func (s *Session) Split() []*Session {
+	if len(s.workers) < 2 || s.maxBatch < len(s.workers) {
+		return nil
+	}
+	half := len(s.workers) / 2
+	return []*Session{s.of(s.workers[:half]), s.of(s.workers[half:])}
+}
+
+// of is a session of some of the workers.
+func (s *Session) of(workers []*worker) *Session {
+	part := &Session{program: s.program, maxBatch: s.maxBatch, chunk: s.chunk, inputFloat: s.inputFloat}
+	part.allocateResults()
+	part.barrier.parties = int64(len(workers))
+	for i, w := range workers {
+		own := &worker{index: i, ws: w.ws, scratch: w.scratch}
+		own.ws.result = &part.whole
+		own.image.slabs = make([][]float32, len(s.program.slabs))
+		part.add(own)
+	}
+	return part
+}
+
+// add gives the session a worker.
+func (s *Session) add(w *worker) {
+	w.loop = func() {
+		s.work(w)
+		s.wait.Done()
+	}
+	s.workers = append(s.workers, w)
 }
 
 // Bytes is the session's memory, packed weights not counted.

@@ -287,6 +287,55 @@ func take(in *detector.Inputs, out *arch.Batch, maps []detector.Map) {
 	}
 }
 
+// Split returns two probes that share p's weights and memory and have half of its
+// workers each. They may run side by side, but not while p runs. There are none if p
+// has one worker, or runs fewer images than it has workers.
+func (p *Probe) Split() []*Probe {
+	halves := [2]*Probe{}
+	for i := range halves {
+		q := *p
+		q.passes, q.gradients = slices.Clone(p.passes), slices.Clone(p.gradients)
+		halves[i] = &q
+	}
+	extractors := map[*arch.Extractor][]*arch.Extractor{}
+	half := func(e *arch.Extractor, i int) *arch.Extractor {
+		if extractors[e] == nil {
+			extractors[e] = e.Split()
+		}
+		if extractors[e] == nil {
+			return nil
+		}
+		return extractors[e][i]
+	}
+	for i, q := range halves {
+		for k, g := range p.gradients {
+			q.gradients[k] = &gradient{loss: g.loss, extractor: half(g.extractor, i)}
+		}
+		for k, a := range p.passes {
+			b := &pass{Further: a.Further, second: half(a.second, i), given: make([]float32, len(a.given))}
+			if a.gradient != nil {
+				b.gradient = q.gradients[slices.Index(p.gradients, a.gradient)]
+			}
+			q.passes[k] = b
+		}
+		for k, l := range p.plans {
+			if j := slices.Index(p.plans[:k], l); j >= 0 {
+				q.plans[k] = q.plans[j]
+				continue
+			}
+			m := &plan{needs: l.needs, first: half(l.first, i), maps: l.maps}
+			for _, a := range l.passes {
+				m.passes = append(m.passes, q.passes[slices.Index(p.passes, a)])
+			}
+			if m.first == nil {
+				return nil
+			}
+			q.plans[k] = m
+		}
+	}
+	return halves[:]
+}
+
 // MemoryBytes is what the probe holds: working memory and packed weights.
 func (p *Probe) MemoryBytes() (n int64) {
 	held := map[*arch.Extractor]bool{}
