@@ -19,11 +19,10 @@ import (
 type Detector struct {
 	info   Info
 	fitted detector.Detector
-	// storing is held while fitted is stored, which some methods write to for that, and
-	// for reading while it scores.
-	storing *sync.RWMutex
-	ref     reference
-	cal     *calibration
+	// using is held while fitted is stored or scores: a method may keep memory for both.
+	using *sync.Mutex
+	ref   reference
+	cal   *calibration
 
 	engine  *engine // nil if loaded without a model
 	network *arch.Model
@@ -152,6 +151,26 @@ func (d *Detector) WithRate(rate float64) (*Detector, error) {
 	return &other, nil
 }
 
+// Split returns two detectors that share d's network and its memory, with half of the
+// processors each, so that one can run while results of the other are used and its next
+// images come in. Their results are d's. They may be used along with d, but d and they take
+// turns. Where there is one processor, or no network, d itself is all that is returned.
+func (d *Detector) Split() []*Detector {
+	if d.engine == nil {
+		return []*Detector{d}
+	}
+	var halves []*Detector
+	for _, e := range d.engine.split() {
+		half := *d
+		half.engine = e
+		halves = append(halves, &half)
+	}
+	if halves == nil {
+		return []*Detector{d}
+	}
+	return halves
+}
+
 // ScoreFile scores an image file.
 func (d *Detector) ScoreFile(ctx context.Context, path string) (Result, error) {
 	img, err := imageset.Decode(path)
@@ -210,9 +229,9 @@ func (d *Detector) results(in *detector.Inputs, dst []Result) error {
 		r.ClassName = d.className(r.Class)
 	}
 	scores := make([]float64, in.N)
-	d.storing.RLock()
+	d.using.Lock()
 	err := d.fitted.Score(in, scores)
-	d.storing.RUnlock()
+	d.using.Unlock()
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,9 @@ type engine struct {
 	size  int // values of an image
 	most  int // images of a run
 	batch []float32
+	// turn is held while the probe runs, for reading by halves of a whole; see split.
+	turn *sync.RWMutex
+	half bool
 
 	mu      sync.Mutex
 	waiting []*job
@@ -54,7 +57,22 @@ func newEngine(model *Model, t imageset.Transform, phase detector.Phase, needs f
 	if err != nil {
 		return nil, err
 	}
-	return &engine{probe: p, phase: phase, most: model.batch, size: m.InputSize[0] * m.InputSize[1] * m.InputSize[2]}, nil
+	return &engine{
+		probe: p, phase: phase, most: model.batch, size: m.InputSize[0] * m.InputSize[1] * m.InputSize[2],
+		turn: &sync.RWMutex{},
+	}, nil
+}
+
+// split returns two engines that share e's memory and have half of its processors each, or
+// none; see probe.Probe.Split. They take turns with e.
+func (e *engine) split() (halves []*engine) {
+	if e.half {
+		return nil
+	}
+	for _, p := range e.probe.Split() {
+		halves = append(halves, &engine{probe: p, phase: e.phase, most: e.most, size: e.size, turn: e.turn, half: true})
+	}
+	return halves
 }
 
 // run runs n images and gives what they yield to take, a batch at a time, in order.
@@ -135,7 +153,7 @@ func (e *engine) runJobs(jobs []*job) {
 		}
 		images = e.batch
 	}
-	in, err := e.probe.Run(images, n, e.phase)
+	in, err := e.runProbe(images, n)
 	first := 0
 	for _, j := range jobs {
 		if err == nil {
@@ -145,6 +163,19 @@ func (e *engine) runJobs(jobs []*job) {
 		}
 		first += j.n
 	}
+}
+
+// runProbe runs the probe when it is e's turn. Its results lie in memory that no other
+// engine writes to.
+func (e *engine) runProbe(images []float32, n int) (*detector.Inputs, error) {
+	if e.half {
+		e.turn.RLock()
+		defer e.turn.RUnlock()
+	} else {
+		e.turn.Lock()
+		defer e.turn.Unlock()
+	}
+	return e.probe.Run(images, n, e.phase)
 }
 
 // errNotFinite is the error for an image that makes the network overflow: its score

@@ -114,8 +114,8 @@ func (d *Detector) Explain(ctx context.Context, img *imageset.Image) (*Explanati
 			return err
 		}
 		e.Result = one[0]
-		d.storing.RLock()
-		defer d.storing.RUnlock()
+		d.using.Lock()
+		defer d.using.Unlock()
 		neurons, err = explainer.Neurons(in)
 		return err
 	})

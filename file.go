@@ -63,9 +63,9 @@ func (d *Detector) Save(path string) error {
 }
 
 func (d *Detector) tensors() ([]safetensors.Tensor, error) {
-	d.storing.Lock()
+	d.using.Lock()
 	found, err := detector.Tensors(d.fitted)
-	d.storing.Unlock()
+	d.using.Unlock()
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +172,7 @@ func load(path string) (*Detector, error) {
 	if got := sum.hex(); got != meta["sha256"] {
 		return nil, fmt.Errorf("the file is damaged: its checksum is %.12s..., it should be %.12s", got, meta["sha256"])
 	}
-	d := &Detector{storing: &sync.RWMutex{}}
+	d := &Detector{using: &sync.Mutex{}}
 	if err := json.Unmarshal([]byte(meta["info"]), &d.info); err != nil {
 		return nil, fmt.Errorf("info: %w", err)
 	}

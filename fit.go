@@ -482,7 +482,7 @@ func (f *fitter) choose() (int, error) {
 // calibrate scores the held-out images.
 func (f *fitter) calibrate(fitted detector.Detector) (*Detector, error) {
 	f.info.Settings = fitted.Settings()
-	d := &Detector{info: f.info, fitted: fitted, storing: &sync.RWMutex{}}
+	d := &Detector{info: f.info, fitted: fitted, using: &sync.Mutex{}}
 	if err := d.attach(f.model); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -204,5 +205,58 @@ func TestWithBatch(t *testing.T) {
 		if g := got[i]; math.Abs(g.Score-w.Score) > 1e-5*math.Abs(w.Score) || g.Class != w.Class || g.Score == 0 {
 			t.Errorf("image %d: %+v, in batches %+v", i, g, w)
 		}
+	}
+}
+
+// Halves of a detector, and both and the whole at once, give what the whole gives, also
+// where images are passed through the network more than once.
+func TestSplit(t *testing.T) {
+	ctx := context.Background()
+	m := fashionModel(t)
+	images := fashionList(t, "main_train_fashion")
+	images.Items = images.Items[:200]
+	for _, name := range []string{"nac_auto", "odin", "ash", "rankfeat"} {
+		o := fashionOptions()
+		o.Detector = name
+		d, err := Fit(ctx, m, images, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const n = 12
+		var tensors []float32
+		for _, item := range images.Items[:n] {
+			img, err := imageset.Decode(item.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			one := make([]float32, d.engine.size)
+			if err := d.Info().Transform.Apply(img, one); err != nil {
+				t.Fatal(err)
+			}
+			tensors = append(tensors, one...)
+		}
+		want := make([]Result, n)
+		if err := d.ScoreTensors(ctx, tensors, want); err != nil {
+			t.Fatal(err)
+		}
+		parts := d.Split()
+		if want := min(runtime.GOMAXPROCS(0), 2); len(parts) != want {
+			t.Errorf("%s: %d parts, want %d", name, len(parts), want)
+		}
+		if again := parts[0].Split(); len(again) != 1 || again[0] != parts[0] {
+			t.Errorf("%s: a half was split", name)
+		}
+		var wait sync.WaitGroup
+		for i, part := range append(parts, d) {
+			wait.Go(func() {
+				got := make([]Result, n)
+				for k := 1; k <= n; k += i + 1 {
+					if err := part.ScoreTensors(ctx, tensors, got[:k]); err != nil || !slices.Equal(got[:k], want[:k]) {
+						t.Errorf("%s, part %d, %d images: %+v, %v, want %+v", name, i, k, got[:k], err, want[:k])
+					}
+				}
+			})
+		}
+		wait.Wait()
 	}
 }
