@@ -9,7 +9,27 @@ import (
 	"nac"
 )
 
-// batcher gathers images of several requests into one run of the network.
+// batcher gathers images of several requests into runs of the network.
+//
+// Its lanes run side by side, each on its part of the processors: while one answers and
+// its clients' next images come in, the others compute. An image that comes alone has all
+// processors.
+type batcher struct {
+	detector *nac.Detector
+	lanes    []*lane
+	size     int // values of an image
+	most     int // images of a batch
+	delay    time.Duration
+	observe  func(images int, took time.Duration)
+
+	coming  atomic.Int64  // images announced and not yet queued
+	inside  atomic.Int64  // images queued or running
+	running atomic.Int64  // lanes
+	none    chan struct{} // told when coming falls to 0
+	queue   chan *call
+}
+
+// lane runs one batch after the other.
 //
 // It waits for company only while some is likely: images that were admitted and are
 // being decoded, and just after a run the next ones of the clients that it answered.
@@ -17,18 +37,11 @@ import (
 // The wait is no loss, for the processors have those images to decode: done
 // during a run it would take one of them from the run and leave the others idle
 // at its end.
-type batcher struct {
+type lane struct {
+	*batcher
 	detector *nac.Detector
-	size     int // values of an image
-	most     int // images of a batch
-	delay    time.Duration
-	observe  func(images int, took time.Duration)
-
-	coming atomic.Int64  // images announced and not yet queued
-	none   chan struct{} // told when coming falls to 0
-	queue  chan *call
-	batch  []float32
-	out    []nac.Result
+	batch    []float32
+	out      []nac.Result
 
 	// Of the last run:
 	ended    time.Time
@@ -46,8 +59,14 @@ type call struct {
 }
 
 func newBatcher(d *nac.Detector, size, most, queue int, delay time.Duration, observe func(int, time.Duration)) *batcher {
-	b := &batcher{detector: d, size: size, most: most, delay: delay, observe: observe, none: make(chan struct{}, 1), queue: make(chan *call, queue)}
-	go b.loop()
+	b := &batcher{detector: d, size: size, most: most, delay: delay, observe: observe, queue: make(chan *call, queue)}
+	for _, half := range d.Split() {
+		b.lanes = append(b.lanes, &lane{batcher: b, detector: half})
+	}
+	b.none = make(chan struct{}, len(b.lanes))
+	for _, l := range b.lanes {
+		go l.loop()
+	}
 	return b
 }
 
@@ -56,7 +75,10 @@ func newBatcher(d *nac.Detector, size, most, queue int, delay time.Duration, obs
 func (b *batcher) announce() (arrived func()) {
 	b.coming.Add(1)
 	return sync.OnceFunc(func() {
-		if b.coming.Add(-1) == 0 {
+		if b.coming.Add(-1) > 0 {
+			return
+		}
+		for range b.lanes {
 			select {
 			case b.none <- struct{}{}:
 			default:
@@ -70,10 +92,12 @@ func (b *batcher) announce() (arrived func()) {
 // the batcher may still read it.
 func (b *batcher) score(ctx context.Context, input []float32, queued func()) (nac.Result, error) {
 	c := &call{ctx: ctx, input: input, done: make(chan struct{})}
+	b.inside.Add(1)
 	select {
 	case b.queue <- c:
 		queued()
 	case <-ctx.Done():
+		b.inside.Add(-1)
 		return nac.Result{}, ctx.Err()
 	}
 	select {
@@ -87,33 +111,48 @@ func (b *batcher) score(ctx context.Context, input []float32, queued func()) (na
 // close ends the batcher once all calls have been answered. No call may follow.
 func (b *batcher) close() { close(b.queue) }
 
-func (b *batcher) loop() {
-	calls := make([]*call, 0, b.most)
-	for first := range b.queue {
-		calls = b.gather(append(calls[:0], first))
-		b.run(calls)
+func (l *lane) loop() {
+	calls := make([]*call, 0, l.most)
+	for first := range l.queue {
+		calls = l.gather(append(calls[:0], first))
+		l.run(calls)
 	}
 }
 
+// enough images make a batch that is as fast as any, near enough.
+const enough = 8
+
+// limit is how many images a batch may have: a lane's share of all that are here, in two
+// batches if they are enough. Small batches keep lanes out of step, and answers even.
+func (b *batcher) limit() int {
+	share := b.shareOf(int(b.coming.Load() + b.inside.Load()))
+	return min(b.most, max(min(share, enough), (share+1)/2))
+}
+
+func (b *batcher) shareOf(images int) int { return (images + len(b.lanes) - 1) / len(b.lanes) }
+
 // gather adds what is in the queue, and what is worth waiting for.
-func (b *batcher) gather(calls []*call) []*call {
+func (l *lane) gather(calls []*call) []*call {
 	begin := time.Now()
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for len(calls) < b.most {
+	var timer *time.Timer
+	for len(calls) < l.limit() {
 		var c *call
 		more := true
 		select {
-		case c, more = <-b.queue:
+		case c, more = <-l.queue:
 		default:
-			wait := b.wait(len(calls), begin, time.Now())
+			wait := l.wait(len(calls), begin, time.Now())
 			if wait <= 0 {
 				return calls
 			}
+			if timer == nil {
+				timer = time.NewTimer(wait)
+				defer timer.Stop()
+			}
 			timer.Reset(wait)
 			select {
-			case c, more = <-b.queue:
-			case <-b.none:
+			case c, more = <-l.queue:
+			case <-l.none:
 			case <-timer.C:
 			}
 		}
@@ -131,50 +170,57 @@ func (b *batcher) gather(calls []*call) []*call {
 const mostPatience = 200 * time.Millisecond
 
 // wait is how much longer a batch that was begun should wait if nothing happens.
-func (b *batcher) wait(images int, begin, now time.Time) time.Duration {
+func (l *lane) wait(images int, begin, now time.Time) time.Duration {
 	// A part of a run's time costs little beside it, and is what its images take to decode.
-	patience := max(b.delay, min(b.took/4, mostPatience))
+	patience := max(l.delay, min(l.took/4, mostPatience))
 	switch {
-	case b.coming.Load() > 0:
+	case l.coming.Load() > 0:
 		return begin.Add(patience).Sub(now)
-	case images < b.expected:
-		return b.ended.Add(patience).Sub(now)
+	case images < l.expected:
+		return l.ended.Add(patience).Sub(now)
 	}
 	return 0
 }
 
 // run scores the calls whose clients are still there.
-func (b *batcher) run(calls []*call) {
+func (l *lane) run(calls []*call) {
 	live := calls[:0]
-	b.batch = b.batch[:0]
+	l.batch = l.batch[:0]
 	for _, c := range calls {
 		if c.err = c.ctx.Err(); c.err != nil {
+			l.inside.Add(-1)
 			close(c.done)
 			continue
 		}
 		live = append(live, c)
-		b.batch = append(b.batch, c.input...)
+		l.batch = append(l.batch, c.input...)
 	}
 	if len(live) == 0 {
 		return
 	}
-	if cap(b.out) < len(live) {
-		b.out = make([]nac.Result, b.most)
+	if cap(l.out) < len(live) {
+		l.out = make([]nac.Result, l.most)
 	}
-	out := b.out[:len(live)]
+	out := l.out[:len(live)]
+	d := l.detector
+	if l.running.Add(1) == 1 && len(live) == 1 {
+		d = l.batcher.detector // with all processors
+	}
 	start := time.Now()
-	err := b.detector.ScoreTensors(context.Background(), b.batch, out)
-	b.took = time.Since(start)
-	b.observe(len(live), b.took)
+	err := d.ScoreTensors(context.Background(), l.batch, out)
+	l.took = time.Since(start)
+	l.running.Add(-1)
+	l.inside.Add(-int64(len(live)))
+	l.observe(len(live), l.took)
 	for i, c := range live {
 		c.result, c.err = out[i], err
 		if err != nil && len(live) > 1 {
 			// One image's fault, such as a tensor that overflows, is not the others'.
-			c.err = b.detector.ScoreTensors(context.Background(), c.input, out[i:i+1])
+			c.err = d.ScoreTensors(context.Background(), c.input, out[i:i+1])
 			c.result = out[i]
 		}
 		close(c.done)
 	}
-	b.ended = time.Now()
-	b.expected = len(live) + len(b.queue) + int(b.coming.Load())
+	l.ended = time.Now()
+	l.expected = len(live) + l.shareOf(len(l.queue)+int(l.coming.Load()))
 }

@@ -1,8 +1,12 @@
 package serve
 
 import (
+	"runtime"
+	"sync"
 	"testing"
 	"time"
+
+	"nac"
 )
 
 func TestBatchWait(t *testing.T) {
@@ -25,10 +29,73 @@ func TestBatchWait(t *testing.T) {
 		{"and have gone", 0, 2, 3, 40 * ms, 10 * ms, -ms},
 		{"all back", 0, 3, 3, 40 * ms, 0, 0},
 	} {
-		b := &batcher{delay: 2 * ms, took: c.took, expected: c.expected, ended: begin.Add(-ms)}
-		b.coming.Store(c.coming)
-		if got := b.wait(c.images, begin, begin.Add(c.waited)); got != c.want {
+		l := &lane{batcher: &batcher{delay: 2 * ms}, took: c.took, expected: c.expected, ended: begin.Add(-ms)}
+		l.coming.Store(c.coming)
+		if got := l.wait(c.images, begin, begin.Add(c.waited)); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestBatchLimit(t *testing.T) {
+	for _, c := range []struct{ lanes, most, coming, inside, want int }{
+		{2, 64, 0, 1, 1},
+		{2, 64, 1, 1, 1},
+		{2, 64, 0, 5, 3},
+		{2, 64, 8, 8, 8},
+		{2, 64, 10, 12, 8},
+		{2, 64, 0, 64, 16},
+		{2, 64, 64, 192, 64},
+		{2, 2, 0, 64, 2},
+		{1, 64, 0, 1, 1},
+		{1, 64, 0, 64, 32},
+	} {
+		b := &batcher{most: c.most, lanes: make([]*lane, c.lanes)}
+		b.coming.Store(int64(c.coming))
+		b.inside.Store(int64(c.inside))
+		if got := b.limit(); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
+// Both lanes run, and what an image scores does not depend on which, or on its company.
+func TestLanes(t *testing.T) {
+	if runtime.GOMAXPROCS(0) < 2 {
+		t.Skip("one processor has one lane")
+	}
+	s, _ := start(t, Options{MaxBatch: 4})
+	d := s.detectors["fashion"]
+	_, files := testFiles(t, "test_fashion", 40)
+	want := make([]nac.Result, len(files))
+	v := d.use()
+	defer v.users.Done()
+	for i, f := range files { // one at a time, so with all processors
+		var err error
+		if want[i], err = d.scoreImage(t.Context(), v, f, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(v.batcher.lanes); n != 2 {
+		t.Fatalf("%d lanes", n)
+	}
+	var clients sync.WaitGroup
+	for i, f := range files {
+		clients.Go(func() {
+			for range 5 {
+				if got, err := d.scoreImage(t.Context(), v, f, nil); err != nil || got != want[i] {
+					t.Errorf("image %d: %+v, %v, alone %+v", i, got, err, want[i])
+				}
+			}
+		})
+	}
+	clients.Wait()
+	if n := v.batcher.inside.Load() + v.batcher.coming.Load() + v.batcher.running.Load(); n != 0 {
+		t.Errorf("%d images are left", n)
+	}
+	for i, l := range v.batcher.lanes {
+		if l.ended.IsZero() {
+			t.Errorf("lane %d never ran", i)
 		}
 	}
 }
