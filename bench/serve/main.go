@@ -18,6 +18,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,7 +92,7 @@ func (l *load) run() (err error) {
 			return fmt.Errorf("-connections: %q", text)
 		}
 		if l.requests == 0 {
-			if err := l.compare(address, request, n, d, tensor); err != nil {
+			if err := l.compare(address, server.Process.Pid, request, n, d, tensor); err != nil {
 				return err
 			}
 			continue
@@ -101,7 +102,7 @@ func (l *load) run() (err error) {
 				fmt.Printf("%9d requests: %s\n", i, memory(server.Process.Pid))
 			}
 			return i < l.requests
-		}, 0)
+		}, nil)
 		if err != nil {
 			return err
 		}
@@ -149,26 +150,39 @@ func tensorRequest(shape [3]int, tensor []float32) []byte {
 }
 
 // compare measures the server over n connections and the engine alone in turns, for the
-// machine's speed may change meanwhile, and prints the medians of the rounds.
-func (l *load) compare(address string, request []byte, n int, d *nac.Detector, tensor []float32) error {
+// machine's speed may change meanwhile, and prints the medians of the rounds, and what
+// part of the processors server and client took.
+func (l *load) compare(address string, pid int, request []byte, n int, d *nac.Detector, tensor []float32) error {
 	all := result{statuses: map[int]int{}}
 	var engine, ratios []float64
+	var used [2]time.Duration
 	for range l.rounds {
 		images, err := l.raw(d, tensor)
 		if err != nil {
 			return err
 		}
-		r, err := send(address, request, n, func(int64) bool { return true }, l.time)
+		var before, after [2]time.Duration
+		r, err := send(address, request, n, func(int64) bool { return true }, &window{
+			after: l.time / 4, length: l.time,
+			begin: func() { before = [2]time.Duration{processorTime(pid), processorTime(os.Getpid())} },
+			end:   func() { after = [2]time.Duration{processorTime(pid), processorTime(os.Getpid())} },
+		})
 		if err != nil {
 			return err
+		}
+		for i := range used {
+			used[i] += after[i] - before[i]
 		}
 		all.add(r)
 		engine, ratios = append(engine, images), append(ratios, r.rate()/images)
 	}
 	slices.Sort(engine)
 	slices.Sort(ratios)
-	fmt.Printf("%2d connections: %v; the engine alone %.0f images/s, the server %.0f %% of it (%.0f to %.0f)\n", n, all,
-		engine[l.rounds/2], 100*ratios[l.rounds/2], 100*ratios[0], 100*ratios[l.rounds-1])
+	share := func(d time.Duration) float64 {
+		return 100 * d.Seconds() / all.took.Seconds() / float64(runtime.NumCPU())
+	}
+	fmt.Printf("%2d connections: %v; the engine alone %.0f images/s, the server %.0f %% of it (%.0f to %.0f); of the processors server %.0f %%, client %.0f %%\n", n, all,
+		engine[l.rounds/2], 100*ratios[l.rounds/2], 100*ratios[0], 100*ratios[l.rounds-1], share(used[0]), share(used[1]))
 	return nil
 }
 
@@ -217,16 +231,31 @@ func (r result) String() string {
 	return s
 }
 
-// send sends the request over n connections, each with one at a time, while more says so
-// and, unless it is 0, for limit. It writes ready bytes: the client shares the
-// processors with the server and should cost little.
-func send(address string, request []byte, n int, more func(i int64) bool, limit time.Duration) (result, error) {
+// window is a part of a time of constant load: what begins and ends outside is not typical.
+type window struct {
+	after, length time.Duration
+	begin, end    func()
+}
+
+// send sends the request over n connections, each with one at a time, while more says so.
+// Only what is answered within the window counts, if there is one, and the load ends with
+// it. Ready bytes are written: the client shares the processors with the server and
+// should cost little.
+func send(address string, request []byte, n int, more func(i int64) bool, w *window) (result, error) {
 	var sent atomic.Int64
 	var workers sync.WaitGroup
 	var mu sync.Mutex
 	r := result{statuses: map[int]int{}}
 	var errs []error
 	start := time.Now()
+	if w != nil {
+		workers.Go(func() {
+			time.Sleep(w.after)
+			w.begin()
+			time.Sleep(w.after + w.length - time.Since(start))
+			w.end()
+		})
+	}
 	for range n {
 		workers.Go(func() {
 			var mine []time.Duration
@@ -238,7 +267,7 @@ func send(address string, request []byte, n int, more func(i int64) bool, limit 
 				}
 				defer c.Close()
 				in := bufio.NewReader(c)
-				for (limit == 0 || time.Since(start) < limit) && more(sent.Add(1)-1) {
+				for (w == nil || time.Since(start) < w.after+w.length) && more(sent.Add(1)-1) {
 					begin := time.Now()
 					if _, err := c.Write(request); err != nil {
 						return err
@@ -246,6 +275,9 @@ func send(address string, request []byte, n int, more func(i int64) bool, limit 
 					status, err := answer(in)
 					if err != nil {
 						return err
+					}
+					if at := time.Since(start); w != nil && (at < w.after || at > w.after+w.length) && status == 200 {
+						continue
 					}
 					statuses[status]++
 					mine = append(mine, time.Since(begin))
@@ -265,6 +297,9 @@ func send(address string, request []byte, n int, more func(i int64) bool, limit 
 		return r, err
 	}
 	r.took = time.Since(start)
+	if w != nil {
+		r.took = w.length
+	}
 	return r, nil
 }
 
@@ -313,4 +348,20 @@ func memory(pid int) string {
 		}
 	}
 	return "memory unknown"
+}
+
+// processorTime is what a process has had of the processors (Linux, to a hundredth of a second).
+func processorTime(pid int) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, after, _ := bytes.Cut(text, []byte(") ")) // behind the name, from the third field on
+	fields := bytes.Fields(after)
+	ticks := 0
+	for _, field := range fields[11:13] {
+		n, _ := strconv.Atoi(string(field))
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / 100
 }
