@@ -155,6 +155,13 @@ func clamp(v int32) uint8 {
 
 func ycbcrRow(out, y, cb, cr []uint8) {
 	cb, cr = cb[:len(y)], cr[:len(y)]
+	if vectors && len(y) >= 16 {
+		// Two pixels are left at least: they are what it spoils.
+		n := (len(y) - 2) &^ 7
+		_ = out[3*len(y)-1]
+		ycbcrAVX2(&out[0], &y[0], &cb[0], &cr[0], n)
+		out, y, cb, cr = out[3*n:], y[n:], cb[n:], cr[n:]
+	}
 	for x, v := range y {
 		r, g, b := toRGB(v, cb[x], cr[x])
 		_ = out[2]

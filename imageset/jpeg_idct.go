@@ -45,6 +45,11 @@ func idct(b *[64]int16, mask uint64, out []uint8, stride int) {
 		}
 		return
 	}
+	if vectors {
+		_ = out[7*stride+7]
+		idctAVX2(b, &out[0], stride)
+		return
+	}
 	// Columns.
 	low := mask>>32 == 0 // nothing in the lower half
 	for i := range 8 {

@@ -193,7 +193,16 @@ func (r *resizer) horizontal(src *Image, f Filter, width int, win window, top, n
 		return
 	}
 	t := r.taps(f, src.Width, width, win.x, win.width)
-	for y := range n {
+	y := 0
+	if vectors {
+		// Four rows at a time; what is read behind them must be of the picture too.
+		for ; y+4 <= n && top+y+4 < src.Height; y += 4 {
+			_ = out[(y+3)*stride+3*win.width-1]
+			horizontalAVX2(&out[y*stride], stride, &src.Pix[3*(top+y)*src.Width], 3*src.Width,
+				&t.first[0], &t.count[0], &t.weight[0], t.width, win.width)
+		}
+	}
+	for ; y < n; y++ {
 		in := src.Pix[3*(top+y)*src.Width:][:3*src.Width]
 		row := out[y*stride:][:3*win.width]
 		for x := range win.width {
@@ -222,6 +231,11 @@ func (r *resizer) vertical(t *taps, in []uint8, top, rows int, out []uint8, stri
 	sum := r.sum[:rows]
 	for y := range t.first {
 		weights := t.weight[y*t.width:][:t.count[y]]
+		if vectors && rows >= 16 {
+			from := in[(t.first[y]-top)*rows:][:len(weights)*rows]
+			verticalAVX2(&out[y*stride:][:rows][0], &from[0], rows, &weights[0], len(weights), rows)
+			continue
+		}
 		from := func(i int) []uint8 { return in[(t.first[y]-top+i)*rows:][:len(sum)] }
 		w, a := weights[0], from(0)
 		for x := range sum {
