@@ -333,7 +333,19 @@ func (q *inferRequest) answer(w http.ResponseWriter, model string, results []nac
 		values := make([]any, len(results))
 		before := len(blob)
 		for i, r := range results {
-			value := map[string]any{"score": r.Score, "p_value": r.PValue, "ood": r.OOD, "class": r.Class, "probability": r.Probability}[t.Name]
+			var value any
+			switch t.Name {
+			case "score":
+				value = r.Score
+			case "p_value":
+				value = r.PValue
+			case "ood":
+				value = r.OOD
+			case "class":
+				value = r.Class
+			case "probability":
+				value = r.Probability
+			}
 			values[i] = value
 			switch x := value.(type) {
 			case float64:
