@@ -48,15 +48,16 @@ func (m *Model) NewExtractor(r Request, maxBatch, workers int) (*Extractor, erro
 		}
 		want.From = p.node
 	}
-	if l := r.Loss; l != nil {
-		want.Loss = &nn.Loss{Node: m.logits, Gradient: l.Gradient}
+	for _, l := range r.Losses {
+		node := m.logits
 		if l.Layer != "" {
 			p, err := m.place(l.Layer)
 			if err != nil {
 				return nil, err
 			}
-			want.Loss.Node = p.node
+			node = p.node
 		}
+		want.Losses = append(want.Losses, nn.Loss{Node: node, Gradient: l.Gradient})
 	}
 	var err error
 	options := nn.Options{Kernel: r.Kernel, MaxBatch: maxBatch, Workers: workers}
@@ -96,7 +97,7 @@ func (e *Extractor) Run(images []float32, n int) (*Batch, error) {
 	}
 	b := &e.batch
 	b.N, b.Logits, b.Feature = n, r.Logits, r.Feature
-	b.Maps, b.InputGradient = r.Maps, r.InputGradient
+	b.Maps, b.InputGradients = r.Maps, r.InputGradients
 	for i := range b.States {
 		b.States[i].Z = r.Z[i]
 		if len(r.G) > 0 {

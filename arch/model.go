@@ -44,8 +44,9 @@ type Request struct {
 	// image, as pixels of Channels values. What is asked for must not need more of the
 	// image.
 	From string
-	// Loss, if not nil, asks for its gradient with respect to what is given to Run.
-	Loss *Loss
+	// Losses asks for the gradient of each with respect to what is given to Run; they
+	// share the forward pass.
+	Losses []Loss
 	// Bare leaves out logits and feature, and what of the network only they need.
 	Bare bool
 	// Kernel names the instruction set to compute with: "avx512", "avx2" or
@@ -85,8 +86,8 @@ type Batch struct {
 	Feature []float32 // N×F, the penultimate feature
 	States  []LayerStates
 	Maps    [][]float32 // by map: N×Size
-	// InputGradient is the loss's, of the shape of what was given to Run.
-	InputGradient []float32
+	// InputGradients are by loss, of the shape of what was given to Run.
+	InputGradients [][]float32
 }
 
 // Model is a network with its weights. It is read-only and may be shared.

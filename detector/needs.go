@@ -255,7 +255,7 @@ type MapValues struct {
 type PassInputs struct {
 	Pass   Pass
 	Inputs *Inputs
-	// Seconds is the time that it took.
+	// Seconds is the time that it took, and the gradient that it moves images along.
 	Seconds float64
 }
 

@@ -40,8 +40,8 @@ func (w Want) nodes() (nodes []*Node) {
 	for _, m := range w.Maps {
 		add(m.Node)
 	}
-	if w.Loss != nil {
-		add(w.Loss.Node)
+	for _, l := range w.Losses {
+		add(l.Node)
 	}
 	return nodes
 }
@@ -60,11 +60,23 @@ func (c *compiler) cut(want Want) error {
 	return nil
 }
 
-// emitLoss plans the gradient at the node of a loss.
-func (c *compiler) emitLoss(l *Loss) {
+// lossBackward plans the backward pass of the i-th loss, behind those before it.
+func (c *compiler) lossBackward(want Want, i int, l Loss) {
+	for _, v := range c.all {
+		v.grad, v.pending, v.written, v.borrowed = nil, nil, false, false
+	}
 	v := c.of[l.Node]
 	v.grad, v.written = &buffer{geom: v.geom}, true
 	c.emit(&meanLossJob{gradient: l.Gradient, act: v.act, grad: v.grad, mask: v.mask()})
+	c.descend(want, v)
+	for _, s := range c.stages {
+		switch s.op.(type) {
+		case inputOp:
+			c.emit(&inputGradientJob{i, s.out.grad, true})
+		case givenOp:
+			c.emit(&inputGradientJob{i, s.out.grad, false})
+		}
+	}
 }
 
 func (s *scratch) grow(p *Program) {
@@ -74,7 +86,7 @@ func (s *scratch) grow(p *Program) {
 	}
 	for _, j := range p.jobs {
 		if j, ok := j.(*meanLossJob); ok {
-			channels = j.act.geom.channels
+			channels = max(channels, j.act.geom.channels)
 		}
 	}
 	s.activation, s.values, s.gradient = make([]float32, size), make([]float32, channels), make([]float32, channels)
@@ -141,7 +153,8 @@ func (j *meanLossJob) uses() []*buffer { return []*buffer{j.act, j.grad, j.mask}
 
 func (j *meanLossJob) run(ws *workspace, _, image, _ int, s *scratch) {
 	g := j.act.geom
-	clear(s.values)
+	values, gradient := s.values[:g.channels], s.gradient[:g.channels]
+	clear(values)
 	pixels := float32(g.pixels())
 	for y := range g.height {
 		// Rows first, then their sum: the error of a float32 sum grows with its length.
@@ -154,13 +167,13 @@ func (j *meanLossJob) run(ws *workspace, _, image, _ int, s *scratch) {
 			}
 		}
 		for c, v := range sums {
-			s.values[c] += v / pixels
+			values[c] += v / pixels
 		}
 	}
-	j.gradient(s.values, s.gradient)
+	j.gradient(values, gradient)
 	share := s.sums[:g.stride]
 	clear(share)
-	for c, v := range s.gradient {
+	for c, v := range gradient {
 		share[c] = v / pixels
 	}
 	for y := range g.height {
@@ -180,8 +193,9 @@ func (j *meanLossJob) run(ws *workspace, _, image, _ int, s *scratch) {
 	}
 }
 
-// inputGradientJob copies out the gradient of what was given: of an image as NCHW.
+// inputGradientJob copies out a loss's gradient of what was given: of an image as NCHW.
 type inputGradientJob struct {
+	loss  int
 	from  *buffer
 	image bool
 }
@@ -191,7 +205,7 @@ func (j *inputGradientJob) uses() []*buffer { return []*buffer{j.from} }
 func (j *inputGradientJob) run(ws *workspace, _, image, _ int, _ *scratch) {
 	g := j.from.geom
 	plane := g.pixels()
-	dst := ws.result.InputGradient[(ws.first+image)*g.channels*plane:][:g.channels*plane]
+	dst := ws.result.InputGradients[j.loss][(ws.first+image)*g.channels*plane:][:g.channels*plane]
 	if !j.image {
 		ws.unpack(j.from, image, dst)
 		return

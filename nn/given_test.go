@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -119,7 +120,7 @@ func TestInputGradient(t *testing.T) {
 				r := rand.New(rand.NewPCG(13, 14))
 				g, want := net.build(r)
 				for _, node := range []*Node{want.Logits, want.Layers[len(want.Layers)-1]} {
-					want := Want{Loss: &Loss{node, func(v, g []float32) { copy(g, v) }}}
+					want := Want{Losses: []Loss{{node, func(v, g []float32) { copy(g, v) }}}}
 					const n = 2
 					s := session(t, g, want, Options{Kernel: set.Name(), MaxBatch: 8, Workers: 2})
 					images := normal(r, n*s.inputFloat, 1)
@@ -138,7 +139,48 @@ func TestInputGradient(t *testing.T) {
 							return square((&plain{values: map[*Node][]float64{}}).eval(node, image), node.shape)
 						}
 						differences(image, at, grad)
-						near(t, fmt.Sprintf("image %d, loss at %v", i, node.shape), some(got.InputGradient[i*s.inputFloat:][:s.inputFloat]), some(grad), 3e-5)
+						near(t, fmt.Sprintf("image %d, loss at %v", i, node.shape), some(got.InputGradients[0][i*s.inputFloat:][:s.inputFloat]), some(grad), 3e-5)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Losses that share a forward pass have the gradients that each has by itself, bit for bit.
+func TestLossesTogether(t *testing.T) {
+	for _, net := range networks {
+		for _, set := range kernel.Available() {
+			t.Run(net.name+"/"+set.Name(), func(t *testing.T) {
+				r := rand.New(rand.NewPCG(19, 20))
+				g, want := net.build(r)
+				deep, shallow := want.Logits, want.Layers[len(want.Layers)-1]
+				losses := []Loss{
+					{deep, func(v, g []float32) { copy(g, v) }},
+					{deep, func(v, g []float32) { clear(g); g[0] = 1 }},
+					{shallow, func(v, g []float32) { copy(g, v) }},
+					{deep, func(v, g []float32) { copy(g, v) }},
+				}
+				// All activations that a loss is of are kept, in both.
+				maps := []Map{identity(deep), identity(shallow)}
+				options := Options{Kernel: set.Name(), MaxBatch: 8, Workers: 2}
+				const n = 3
+				together := session(t, g, Want{Losses: losses, Maps: maps}, options)
+				images := normal(r, n*together.inputFloat, 1)
+				if _, err := together.Run(images, n); err != nil {
+					t.Fatal(err)
+				}
+				all, err := together.Run(images, n) // again, so that what a run leaves behind shows
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, l := range losses {
+					alone, err := session(t, g, Want{Losses: []Loss{l}, Maps: maps}, options).Run(images, n)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !slices.Equal(all.InputGradients[i], alone.InputGradients[0]) {
+						t.Errorf("loss %d: the gradient is not what it is alone", i)
 					}
 				}
 			})
@@ -181,7 +223,7 @@ func TestFrom(t *testing.T) {
 					near(t, fmt.Sprintf("image %d from %v", i, from.shape), got.Logits[i*k:][:k], p.eval(want.Logits, nil), 1e-5)
 				}
 				// The gradient with respect to what is given.
-				want = Want{From: from, Loss: &Loss{want.Logits, func(v, g []float32) { copy(g, v) }}}
+				want = Want{From: from, Losses: []Loss{{want.Logits, func(v, g []float32) { copy(g, v) }}}}
 				if got, err = session(t, g, want, Options{MaxBatch: 8, Workers: 2}).Run(activation, n); err != nil {
 					t.Fatal(err)
 				}
@@ -192,12 +234,12 @@ func TestFrom(t *testing.T) {
 				grad := make([]float64, size)
 				at := func() float64 {
 					p := &plain{values: map[*Node][]float64{from: v}}
-					return square(p.eval(want.Loss.Node, nil), want.Loss.Node.shape)
+					return square(p.eval(full.Logits, nil), full.Logits.shape)
 				}
 				differences(v, at, grad)
 				back := make([]float32, size)
 				for j := range back {
-					back[j] = got.InputGradient[j%(from.shape.H*from.shape.W)*from.shape.C+j/(from.shape.H*from.shape.W)]
+					back[j] = got.InputGradients[0][j%(from.shape.H*from.shape.W)*from.shape.C+j/(from.shape.H*from.shape.W)]
 				}
 				near(t, fmt.Sprintf("gradient from %v", from.shape), some(back), some(grad), 3e-5)
 			}
@@ -217,7 +259,7 @@ func TestGivenBatchAndWorkersChangeNothing(t *testing.T) {
 			g[c] = x - top
 		}
 	}
-	want = Want{Loss: &Loss{want.Logits, gradient}, Maps: []Map{identity(want.Layers[1])}}
+	want = Want{Losses: []Loss{{want.Logits, gradient}}, Maps: []Map{identity(want.Layers[1])}}
 	const most = 40
 	one := session(t, g, want, Options{MaxBatch: most, Workers: 1})
 	images := normal(r, most*one.inputFloat, 1)
@@ -233,7 +275,7 @@ func TestGivenBatchAndWorkersChangeNothing(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				same(t, "input gradient", all.InputGradient, single.InputGradient, i)
+				same(t, "input gradient", all.InputGradients[0], single.InputGradients[0], i)
 				same(t, "map", all.Maps[0], single.Maps[0], i)
 			}
 		}

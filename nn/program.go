@@ -22,9 +22,10 @@ type Want struct {
 	Maps []Map
 	// From, if not nil, is a node whose activation is given instead of the image.
 	From *Node
-	// Loss, if not nil, asks for its gradient with respect to what is given, the
-	// image or From's activation. It excludes Gradients.
-	Loss *Loss
+	// Losses asks for the gradient of each with respect to what is given, the image or
+	// From's activation: one forward pass, and a backward pass for each. They exclude
+	// Gradients.
+	Losses []Loss
 }
 
 // Program is a graph compiled for a set of wanted activations: jobs in order,
@@ -46,7 +47,7 @@ type Program struct {
 	// depend on the number of workers.
 	maxBatch, workers, chunk int
 	maps                     []Map
-	inputGradient            bool
+	losses                   int
 	// packed is the size of the weights in floats.
 	packed int64
 }
@@ -94,8 +95,8 @@ func Compile(g *Graph, want Want, o Options) (*Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nn: %w", err)
 	}
-	if want.Loss != nil && want.Gradients {
-		return nil, errors.New("nn: a loss and the KL gradients in one pass")
+	if len(want.Losses) > 0 && want.Gradients {
+		return nil, errors.New("nn: losses and the KL gradients in one pass")
 	}
 	if want.Logits == nil && want.Gradients {
 		return nil, errors.New("nn: KL gradients without logits")
@@ -107,7 +108,7 @@ func Compile(g *Graph, want Want, o Options) (*Program, error) {
 	c := &compiler{
 		Program: &Program{
 			kernel: set, maxBatch: o.MaxBatch, workers: o.Workers, chunk: min(maxChunk, o.MaxBatch),
-			maps: want.Maps, inputGradient: want.Loss != nil,
+			maps: want.Maps, losses: len(want.Losses),
 		},
 		stages: fuse(g, pinned, want.From, false),
 	}
@@ -123,8 +124,11 @@ func Compile(g *Graph, want Want, o Options) (*Program, error) {
 	c.values(want)
 	c.geometries()
 	c.forward(want)
-	if want.Loss != nil || want.Gradients && len(want.Layers) > 0 {
+	if want.Gradients && len(want.Layers) > 0 {
 		c.backward(want)
+	}
+	for i, l := range want.Losses {
+		c.lossBackward(want, i, l)
 	}
 	c.divide()
 	c.plan()
@@ -160,7 +164,7 @@ func (c *compiler) values(want Want) {
 	for _, s := range c.stages {
 		switch s.op.(type) {
 		case inputOp, givenOp:
-			s.out.wantGrad = s.out.wantGrad || want.Loss != nil
+			s.out.wantGrad = s.out.wantGrad || len(want.Losses) > 0
 		}
 		for _, in := range append(s.in, s.res) {
 			if in != nil && in.wantGrad {
@@ -372,22 +376,25 @@ func (c *compiler) compute(s *stage) {
 // backward plans the pass from the logits down to the shallowest wanted layer.
 // Stages come in reverse, so a value's gradient is complete when it is reached.
 func (c *compiler) backward(want Want) {
-	if want.Loss != nil {
-		c.emitLoss(want.Loss)
-	} else {
-		logits := c.of[want.Logits]
-		if !logits.wantGrad {
-			c.zeroGradients(want)
-			return
-		}
-		logits.grad = &buffer{geom: logits.geom}
-		logits.written = true
-		c.emit(&lossJob{logits.act, logits.grad})
+	logits := c.of[want.Logits]
+	if !logits.wantGrad {
+		c.zeroGradients(want)
+		return
 	}
+	logits.grad = &buffer{geom: logits.geom}
+	logits.written = true
+	c.emit(&lossJob{logits.act, logits.grad})
+	c.descend(want, logits)
+}
+
+// descend plans the backward pass from a value whose gradient is written.
+func (c *compiler) descend(want Want, from *value) {
+	reached := false
 	for i := len(c.stages) - 1; i >= 0; i-- {
 		s := c.stages[i]
 		v := s.out
-		if !v.wantGrad {
+		reached = reached || v == from
+		if !reached || !v.wantGrad {
 			continue
 		}
 		further := s.res != nil && s.res.wantGrad
@@ -397,13 +404,6 @@ func (c *compiler) backward(want Want) {
 		c.settle(v, want, further)
 		if further {
 			c.propagate(s)
-		}
-		if c.inputGradient {
-			switch s.op.(type) {
-			case inputOp, givenOp:
-				_, image := s.op.(inputOp)
-				c.emit(&inputGradientJob{v.grad, image})
-			}
 		}
 	}
 }

@@ -16,9 +16,9 @@ type Result struct {
 	Feature []float32   // N×F
 	Z, G    [][]float32 // by wanted layer: N×C; G is nil without gradients
 	Maps    [][]float32 // by wanted map: N×Size
-	// InputGradient is that of the wanted loss: N×C×H×W of the image, or
+	// InputGradients are those of the wanted losses: N×C×H×W of the image, or
 	// N×H×W×C of the node that the run started from.
-	InputGradient []float32
+	InputGradients [][]float32
 }
 
 // Session runs a program. Its memory is fixed by the largest batch and the number
@@ -170,10 +170,11 @@ func (s *Session) allocateResults() {
 	for _, m := range p.maps {
 		s.whole.Maps = append(s.whole.Maps, make([]float32, maxBatch*m.Size))
 	}
-	if p.inputGradient {
-		s.whole.InputGradient = make([]float32, maxBatch*s.inputFloat)
+	for range p.losses {
+		s.whole.InputGradients = append(s.whole.InputGradients, make([]float32, maxBatch*s.inputFloat))
 	}
 	s.result.Maps = make([][]float32, len(p.maps))
+	s.result.InputGradients = make([][]float32, p.losses)
 	s.result.Z = make([][]float32, len(s.whole.Z))
 	if s.gradients {
 		s.result.G = make([][]float32, len(s.whole.G))
@@ -222,7 +223,7 @@ func (s *Session) Bytes() int64 {
 			n += 4 * int64(len(slab))
 		}
 	}
-	n += 4 * int64(len(s.whole.Logits)+len(s.whole.Feature)+len(s.whole.InputGradient))
+	n += 4 * int64(len(s.whole.Logits)+len(s.whole.Feature)+len(s.whole.InputGradients)*s.maxBatch*s.inputFloat)
 	for _, m := range s.whole.Maps {
 		n += 4 * int64(len(m))
 	}
@@ -268,8 +269,8 @@ func (s *Session) Run(images []float32, n int) (*Result, error) {
 	for i, m := range p.maps {
 		r.Maps[i] = s.whole.Maps[i][:n*m.Size]
 	}
-	if p.inputGradient {
-		r.InputGradient = s.whole.InputGradient[:n*s.inputFloat]
+	for i, g := range s.whole.InputGradients {
+		r.InputGradients[i] = g[:n*s.inputFloat]
 	}
 	for i, c := range p.layers {
 		r.Z[i] = s.whole.Z[i][:n*c]

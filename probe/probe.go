@@ -64,7 +64,7 @@ type Probe struct {
 	plans   [detector.Phases]*plan
 	// Of all plans.
 	passes    []*pass
-	gradients []*gradient
+	gradients []*gradients
 }
 
 // plan is how the needs of a phase are met.
@@ -73,23 +73,27 @@ type plan struct {
 	first  *arch.Extractor
 	maps   []detector.Map // of first: those needed, and those that passes start from
 	passes []*pass
-	in     detector.Inputs
+	// gradients are those that passes move images along, one for each layer that
+	// losses are of.
+	gradients []*gradients
+	in        detector.Inputs
 }
 
 // pass is a further run of the network.
 type pass struct {
 	detector.Further
-	gradient *gradient // along which an image is moved
-	second   *arch.Extractor
-	given    []float32 // moved images
-	in       detector.Inputs
+	second *arch.Extractor
+	given  []float32 // moved images
+	in     detector.Inputs
 }
 
-// gradient is that of a loss by the images, which passes share.
-type gradient struct {
-	loss      detector.Loss
+// gradients are those of losses of one layer by the images. They share a forward pass,
+// and passes share them.
+type gradients struct {
+	losses    []detector.Loss
 	extractor *arch.Extractor
-	of        []float32 // of the images of this run; nil if it is not computed yet
+	of        [][]float32 // of the images of this run, by loss
+	seconds   float64     // that one of them took
 }
 
 // New plans what is needed of a model in each phase. It fails if the model lacks some
@@ -129,6 +133,9 @@ func (p *Probe) plan(needs detector.Needs, earlier []*plan) (*plan, error) {
 		}
 		l.passes = append(l.passes, q)
 	}
+	if err := p.planGradients(l); err != nil {
+		return nil, err
+	}
 	for _, o := range earlier {
 		if slices.Equal(o.needs.Layers, needs.Layers) && o.needs.Gradients == needs.Gradients && slices.Equal(o.maps, l.maps) {
 			l.first = o.first
@@ -155,9 +162,6 @@ func (p *Probe) pass(f detector.Further) (*pass, error) {
 		return nil, err
 	}
 	if f.Pass.Move != nil {
-		if q.gradient, err = p.gradient(f.Pass.Loss); err != nil {
-			return nil, err
-		}
 		q.given = make([]float32, p.options.MaxBatch*p.imageSize())
 	}
 	if q.second, err = p.extractor(r); err != nil {
@@ -167,34 +171,64 @@ func (p *Probe) pass(f detector.Further) (*pass, error) {
 	return q, nil
 }
 
-// gradient plans that of a loss, unless another pass has it.
-func (p *Probe) gradient(loss detector.Loss) (*gradient, error) {
-	if i := slices.IndexFunc(p.gradients, func(g *gradient) bool { return g.loss == loss }); i >= 0 {
-		return p.gradients[i], nil
+// planGradients plans those that a phase's passes need. Phases that need the same
+// share them.
+func (p *Probe) planGradients(l *plan) error {
+	var layers [][]detector.Loss
+	for _, q := range l.passes {
+		loss := q.Pass.Loss
+		if q.Pass.Move == nil || slices.ContainsFunc(layers, func(of []detector.Loss) bool { return slices.Contains(of, loss) }) {
+			continue
+		}
+		i := slices.IndexFunc(layers, func(of []detector.Loss) bool { return of[0].Layer() == loss.Layer() })
+		if i < 0 {
+			i, layers = len(layers), append(layers, nil)
+		}
+		layers[i] = append(layers[i], loss)
 	}
-	e, err := p.extractor(arch.Request{Bare: true, Loss: &arch.Loss{Layer: loss.Layer(), Gradient: loss.Gradient}})
-	if err != nil {
-		return nil, err
+	for _, losses := range layers {
+		i := slices.IndexFunc(p.gradients, func(g *gradients) bool { return slices.Equal(g.losses, losses) })
+		if i < 0 {
+			var r arch.Request
+			r.Bare = true
+			for _, loss := range losses {
+				r.Losses = append(r.Losses, arch.Loss{Layer: loss.Layer(), Gradient: loss.Gradient})
+			}
+			e, err := p.extractor(r)
+			if err != nil {
+				return err
+			}
+			i, p.gradients = len(p.gradients), append(p.gradients, &gradients{losses: losses, extractor: e})
+		}
+		l.gradients = append(l.gradients, p.gradients[i])
 	}
-	g := &gradient{loss: loss, extractor: e}
-	p.gradients = append(p.gradients, g)
-	return g, nil
+	return nil
 }
 
-// run computes the gradient for the first n images.
-func (g *gradient) run(images []float32, n int) error {
-	if g.of != nil {
-		return nil
-	}
+// run computes the gradients for the first n images.
+func (g *gradients) run(images []float32, n int) error {
+	start := time.Now()
 	out, err := g.extractor.Run(images, n)
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(out.InputGradient, func(v float32) bool { return v != v || math.IsInf(float64(v), 0) }) {
-		return errors.New("probe: the gradient of an image is not finite; are checkpoint, mean and std the right ones?")
+	for _, of := range out.InputGradients {
+		if slices.ContainsFunc(of, func(v float32) bool { return v != v || math.IsInf(float64(v), 0) }) {
+			return errors.New("probe: the gradient of an image is not finite; are checkpoint, mean and std the right ones?")
+		}
 	}
-	g.of = out.InputGradient
+	g.of, g.seconds = out.InputGradients, time.Since(start).Seconds()/float64(len(g.losses))
 	return nil
+}
+
+// gradient returns those that a loss is among, and its place.
+func (l *plan) gradient(loss detector.Loss) (g *gradients, i int) {
+	for _, g := range l.gradients {
+		if i := slices.Index(g.losses, loss); i >= 0 {
+			return g, i
+		}
+	}
+	panic("probe: a loss that was not planned")
 }
 
 func (p *Probe) extractor(r arch.Request) (*arch.Extractor, error) {
@@ -236,34 +270,39 @@ func (p *Probe) Run(images []float32, n int, phase detector.Phase) (*detector.In
 		return nil, err
 	}
 	take(&l.in, out, l.maps)
-	for _, g := range p.gradients {
-		g.of = nil
+	for _, g := range l.gradients {
+		if err := g.run(images, n); err != nil {
+			return nil, err
+		}
 	}
 	l.in.Passes = l.in.Passes[:0]
 	for _, q := range l.passes {
 		start := time.Now()
-		if err := p.run(q, images, n, &l.in); err != nil {
+		if err := p.run(l, q, images, n); err != nil {
 			return nil, err
 		}
-		l.in.Passes = append(l.in.Passes, detector.PassInputs{Pass: q.Pass, Inputs: &q.in, Seconds: time.Since(start).Seconds()})
+		took := time.Since(start).Seconds()
+		if q.Pass.Move != nil {
+			g, _ := l.gradient(q.Pass.Loss)
+			took += g.seconds
+		}
+		l.in.Passes = append(l.in.Passes, detector.PassInputs{Pass: q.Pass, Inputs: &q.in, Seconds: took})
 	}
 	return &l.in, nil
 }
 
 // run makes a further pass.
-func (p *Probe) run(q *pass, images []float32, n int, first *detector.Inputs) error {
+func (p *Probe) run(l *plan, q *pass, images []float32, n int) error {
 	given := images
 	switch {
 	case q.Pass.Change != nil:
-		i := slices.IndexFunc(first.Maps, func(m detector.MapValues) bool { return m.Map == q.Pass.Start() })
-		given = first.Maps[i].Values
-	case q.gradient != nil:
-		if err := q.gradient.run(images, n); err != nil {
-			return err
-		}
+		i := slices.IndexFunc(l.in.Maps, func(m detector.MapValues) bool { return m.Map == q.Pass.Start() })
+		given = l.in.Maps[i].Values
+	case q.Pass.Move != nil:
+		g, of := l.gradient(q.Pass.Loss)
 		size := p.imageSize()
 		for i := range n {
-			q.Pass.Move.Apply(images[i*size:][:size], q.gradient.of[i*size:][:size], q.given[i*size:][:size], p.model.InputSize[0])
+			q.Pass.Move.Apply(images[i*size:][:size], g.of[of][i*size:][:size], q.given[i*size:][:size], p.model.InputSize[0])
 		}
 		given = q.given
 	}
@@ -309,14 +348,10 @@ func (p *Probe) Split() []*Probe {
 	}
 	for i, q := range halves {
 		for k, g := range p.gradients {
-			q.gradients[k] = &gradient{loss: g.loss, extractor: half(g.extractor, i)}
+			q.gradients[k] = &gradients{losses: g.losses, extractor: half(g.extractor, i)}
 		}
 		for k, a := range p.passes {
-			b := &pass{Further: a.Further, second: half(a.second, i), given: make([]float32, len(a.given))}
-			if a.gradient != nil {
-				b.gradient = q.gradients[slices.Index(p.gradients, a.gradient)]
-			}
-			q.passes[k] = b
+			q.passes[k] = &pass{Further: a.Further, second: half(a.second, i), given: make([]float32, len(a.given))}
 		}
 		for k, l := range p.plans {
 			if j := slices.Index(p.plans[:k], l); j >= 0 {
@@ -326,6 +361,9 @@ func (p *Probe) Split() []*Probe {
 			m := &plan{needs: l.needs, first: half(l.first, i), maps: l.maps}
 			for _, a := range l.passes {
 				m.passes = append(m.passes, q.passes[slices.Index(p.passes, a)])
+			}
+			for _, a := range l.gradients {
+				m.gradients = append(m.gradients, q.gradients[slices.Index(p.gradients, a)])
 			}
 			if m.first == nil {
 				return nil
