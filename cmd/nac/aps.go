@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -25,7 +26,7 @@ func (a *apsFlags) add(cmd *cobra.Command) {
 }
 
 // check finds flags that contradict each other.
-func (a *apsFlags) check(cmd *cobra.Command, detectors, set []string) error {
+func (a *apsFlags) check(cmd *cobra.Command, detectors []string, settings *settingsFlags) error {
 	if err := a.spaceFlags.check(); err != nil {
 		return err
 	}
@@ -38,11 +39,21 @@ func (a *apsFlags) check(cmd *cobra.Command, detectors, set []string) error {
 		}
 		return nil
 	}
-	for _, given := range set {
+	for _, given := range settings.set {
 		name, _, _ := strings.Cut(given, "=")
-		key, param, _ := strings.Cut(strings.TrimSpace(name), ".")
-		if slices.Contains(swept(detectors), key) && slices.ContainsFunc(methodOf(key).Params, func(p detector.Param) bool { return p.Name == param && len(p.Sweep) > 0 }) {
+		if name = strings.TrimSpace(name); choosesParam(detectors, name) {
 			return usagef("--aps chooses %s itself: leave it out of --set", name)
+		}
+	}
+	if settings.file != "" {
+		file, err := readSettings(settings.file)
+		if err != nil {
+			return err
+		}
+		for _, name := range slices.Sorted(maps.Keys(file.Params)) {
+			if choosesParam(detectors, name) {
+				return usagef("--aps chooses %s itself: leave it out of the params of %s", name, settings.file)
+			}
 		}
 	}
 	if slices.Contains(detectors, "nac") {
@@ -65,6 +76,13 @@ func (a *apsFlags) check(cmd *cobra.Command, detectors, set []string) error {
 }
 
 var spaceFlagNames = []string{"space", "method", "subsets", "weights", "starts"}
+
+// choosesParam tells whether the search chooses a setting, given as knn.K.
+func choosesParam(detectors []string, name string) bool {
+	key, param, _ := strings.Cut(name, ".")
+	return slices.Contains(swept(detectors), key) &&
+		slices.ContainsFunc(methodOf(key).Params, func(p detector.Param) bool { return p.Name == param && len(p.Sweep) > 0 })
+}
 
 // swept returns those of the detectors whose sweeps have more than one value.
 func swept(keys []string) (some []string) {

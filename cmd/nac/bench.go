@@ -51,7 +51,8 @@ first: nac's as "nac search" does, those of other detectors from OpenOOD's sweep
 Detectors are sorted by the mean of near and far AUROC, or by --sort.
 
 --set sets any number of a detector, as knn.K=100,odin.noise=0.002; "nac detectors
---settings" lists them. What a run used is in its output and in report.json.
+--settings" lists them. Those that --aps chooses cannot be set beside it. What a run used
+is in its output and in report.json.
 
 The mean and std that images are normalised with belong to the checkpoint. The
 default is the benchmark's; a checkpoint that was trained with another needs
@@ -90,7 +91,7 @@ For another network give a YAML file to --settings, or --M, --O, --alpha, --stat
 			if err := flags.check(); err != nil {
 				return err
 			}
-			if err := flags.apsFlags.check(cmd, flags.detectors, flags.set); err != nil {
+			if err := flags.apsFlags.check(cmd, flags.detectors, &flags.settingsFlags); err != nil {
 				return err
 			}
 			name = archName(name)
