@@ -35,15 +35,19 @@ func (g gramSums) Size(l Layer) int { return g.powers * l.Channels }
 
 func (g gramSums) Reduce(activation []float32, l Layer, dst []float32) {
 	channels, padded := l.Channels, kernel.Pad(l.Channels)
-	// A row of pixels and its power.
+	// The power of a row of pixels, and the row if it is not as the kernel reads it.
 	room := kernel.Aligned((2*l.Width + 1) * padded)
-	row, power, rowSums := room[:l.Width*padded], room[l.Width*padded:][:l.Width*padded], room[2*l.Width*padded:]
+	power, rowSums, row := room[:l.Width*padded], room[l.Width*padded:][:padded], room[(l.Width+1)*padded:]
 	sums := kernel.Best().Gram()
 	args := kernel.GramArgs{Power: &power[0], Out: &rowSums[0], Channels: int64(padded), Pixels: int64(l.Width)}
 	clear(dst)
 	for y := range l.Height {
-		for x := range l.Width {
-			copy(row[x*padded:], activation[(y*l.Width+x)*channels:][:channels])
+		if channels == padded {
+			row = activation[y*l.Width*channels:][:l.Width*channels]
+		} else {
+			for x := range l.Width {
+				copy(row[x*padded:], activation[(y*l.Width+x)*channels:][:channels])
+			}
 		}
 		copy(power, row)
 		args.In = nil

@@ -1,6 +1,10 @@
 package nn
 
-import "math"
+import (
+	"math"
+
+	"nac/internal/kernel"
+)
 
 // The jobs of this file are passes over whole activations that no convolution
 // could take along. A task is one image.
@@ -48,14 +52,6 @@ func lanes(v []float64, stride int) []float32 {
 	return r
 }
 
-func relu(v []float32) {
-	for i, x := range v {
-		if x < 0 {
-			v[i] = 0
-		}
-	}
-}
-
 // scaleJob is the gradient of a batch norm by itself.
 type scaleJob struct {
 	scale    []float32
@@ -88,22 +84,35 @@ func (j *scaleJob) run(ws *workspace, _, image, _ int, _ *scratch) {
 
 // addJob is a sum that no convolution took along.
 type addJob struct {
-	a, b, out *buffer
-	relu      bool
+	combine     func(*kernel.CombineArgs)
+	a, b, out   *buffer
+	ones, zeros []float32
+	flags       int64
+}
+
+func newAddJob(k *kernel.Set, a, b, out *buffer, relu bool) *addJob {
+	stride := out.geom.stride
+	j := &addJob{combine: k.Combine(), a: a, b: b, out: out, ones: kernel.Aligned(stride), zeros: kernel.Aligned(stride)}
+	for i := range j.ones {
+		j.ones[i] = 1
+	}
+	if relu {
+		j.flags = kernel.ReLU
+	}
+	return j
 }
 
 func (j *addJob) uses() []*buffer { return []*buffer{j.a, j.b, j.out} }
 
-func (j *addJob) run(ws *workspace, _, image, _ int, _ *scratch) {
-	for y := range j.out.geom.height {
+func (j *addJob) run(ws *workspace, _, image, _ int, s *scratch) {
+	g := j.out.geom
+	for y := range g.height {
 		a, b, out := ws.row(j.a, image, y), ws.row(j.b, image, y), ws.row(j.out, image, y)
-		b, out = b[:len(a)], out[:len(a)]
-		for i, v := range a {
-			out[i] = v + b[i]
+		s.combine = kernel.CombineArgs{
+			U: &a[0], V: &b[0], Out: &out[0], A: &j.ones[0], B: &j.ones[0], D: &j.zeros[0], Flags: j.flags,
+			Channels: int64(g.stride), Pixels: int64(g.width), Step: 4 * int64(g.stride),
 		}
-		if j.relu {
-			relu(out)
-		}
+		j.combine(&s.combine)
 	}
 }
 

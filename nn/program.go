@@ -353,7 +353,7 @@ func (c *compiler) compute(s *stage) {
 	case affineOp:
 		c.emit(newAffineJob(c.kernel, op, s.in[0].act, v.act, s.relu, s.ceiling))
 	case addOp:
-		c.emit(&addJob{s.in[0].act, s.in[1].act, v.act, s.relu})
+		c.emit(newAddJob(c.kernel, s.in[0].act, s.in[1].act, v.act, s.relu))
 	case meanOp:
 		c.emit(&meanJob{c.kernel.Pool(), s.in[0].act, v.act})
 	case maxOp:
