@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"nac/train"
 )
 
 // The process that is killed, or whose disk is full, is this test binary with one of
@@ -161,4 +163,17 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	compareRuns(t, dir, whole)
+}
+
+// A second run does not write over what the first is writing.
+func TestOneRunAtATime(t *testing.T) {
+	dir := t.TempDir()
+	release, err := train.Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if _, err := swadRun(dir, "ERM").Do(context.Background()); err == nil || !strings.Contains(err.Error(), "another run is writing to "+dir) {
+		t.Errorf("a second run: %v", err)
+	}
 }

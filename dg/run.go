@@ -174,8 +174,14 @@ type running struct {
 // Do trains, judges every checkpoint and returns the records. A run whose state lies in
 // the folder is gone on with; a finished one returns at once. When the context ends it
 // saves its state and returns the context's error. A loss that is no number is a
-// [train.DivergedError]; what was saved stays.
+// [train.DivergedError]; what was saved stays. Only one run may train into a folder at a
+// time.
 func (r *Run) Do(ctx context.Context) ([]Record, error) {
+	release, err := train.Lock(r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	s, err := r.start()
 	if err != nil {
 		return nil, err

@@ -110,7 +110,8 @@ var ErrDone = errors.New("the run is finished already")
 
 // Run trains, writes learning curves and weights into the folder, and returns the
 // curves. When the context ends it saves its state and returns the context's error.
-// A loss that is no number is a DivergedError; what was saved stays.
+// A loss that is no number is a DivergedError; what was saved stays. Only one run may
+// train into a folder at a time.
 func (t *Task) Run(ctx context.Context) ([]Row, error) {
 	if t.Epochs < 1 || t.Batch < 1 || t.Train.Len() == 0 {
 		return nil, fmt.Errorf("train: %d epochs in batches of %d of %d images", t.Epochs, t.Batch, t.Train.Len())
@@ -118,6 +119,11 @@ func (t *Task) Run(ctx context.Context) ([]Row, error) {
 	if err := t.Schedule.Validate(); err != nil {
 		return nil, err
 	}
+	release, err := Lock(t.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	sd := t.Init
 	if sd == nil {
 		var err error
