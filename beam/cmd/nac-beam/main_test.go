@@ -295,8 +295,8 @@ func TestBenchIsNacBench(t *testing.T) {
 	}
 }
 
-// A worker that is killed in the middle fails a job of Prism, which tries nothing again; files are
-// whole or absent, and the same command then gives the lines of nac score.
+// A worker that is killed in the middle fails a job of Prism, which tries nothing again, or leaves it
+// waiting, and it is ended as by its user; files are whole or absent, and the same command then gives the lines of nac score.
 func TestLostWorkerLeavesNoPart(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
@@ -323,11 +323,12 @@ func TestLostWorkerLeavesNoPart(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	killed := false
+	killed, stopped := false, false
+	var patience <-chan time.Time
 	for tick := time.NewTicker(20 * time.Millisecond); ; {
 		select {
 		case err := <-ended:
-			if err == nil || !killed || !strings.Contains(said.String(), "worker disconnected") {
+			if err == nil || !killed || !stopped && !strings.Contains(said.String(), "worker disconnected") {
 				t.Fatalf("killed: %v; error %v\n%s", killed, err, said.String())
 			}
 			if left, err := filepath.Glob(filepath.Join(out, "*")); err != nil || len(left) > 0 {
@@ -348,7 +349,12 @@ func TestLostWorkerLeavesNoPart(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				killed = true
+				killed, patience = true, time.After(20*time.Second)
+			}
+		case <-patience:
+			stopped = true
+			if err := cmd.Process.Kill(); err != nil {
+				t.Error(err)
 			}
 		}
 	}
