@@ -182,18 +182,7 @@ func TestWithBatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	const n = 5
-	var tensors []float32
-	for _, item := range images.Items[:n] {
-		img, err := imageset.Decode(item.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		one := make([]float32, d.engine.size)
-		if err := d.Info().Transform.Apply(img, one); err != nil {
-			t.Fatal(err)
-		}
-		tensors = append(tensors, one...)
-	}
+	tensors := tensorsOf(t, d, images.Items[:n])
 	want, got := make([]Result, n), make([]Result, n)
 	if err := d.ScoreTensors(ctx, tensors, want); err != nil {
 		t.Fatal(err)
@@ -206,6 +195,23 @@ func TestWithBatch(t *testing.T) {
 			t.Errorf("image %d: %+v, in batches %+v", i, g, w)
 		}
 	}
+}
+
+// tensorsOf decodes and transforms images as a detector does.
+func tensorsOf(t *testing.T, d *Detector, items []imageset.Item) (tensors []float32) {
+	t.Helper()
+	for _, item := range items {
+		img, err := imageset.Decode(item.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one := make([]float32, d.engine.size)
+		if err := d.Info().Transform.Apply(img, one); err != nil {
+			t.Fatal(err)
+		}
+		tensors = append(tensors, one...)
+	}
+	return tensors
 }
 
 // Halves of a detector, and both and the whole at once, give what the whole gives, also
@@ -223,18 +229,7 @@ func TestSplit(t *testing.T) {
 			t.Fatal(err)
 		}
 		const n = 12
-		var tensors []float32
-		for _, item := range images.Items[:n] {
-			img, err := imageset.Decode(item.Path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			one := make([]float32, d.engine.size)
-			if err := d.Info().Transform.Apply(img, one); err != nil {
-				t.Fatal(err)
-			}
-			tensors = append(tensors, one...)
-		}
+		tensors := tensorsOf(t, d, images.Items[:n])
 		want := make([]Result, n)
 		if err := d.ScoreTensors(ctx, tensors, want); err != nil {
 			t.Fatal(err)
