@@ -621,7 +621,7 @@ channels:
 	VMOVUPS      Y8, 928(SP)
 	MOVQ         DI, BX
 
-	// R12: five planes, R13: the row's, R14: three planes.
+	// R12: five planes, R14: three planes.
 	LEAQ    (R10)(R10*2), R14
 	LEAQ    (R10)(R10*4), R12
 	VMOVUPS (SP), Y0

@@ -330,44 +330,7 @@ func winograd4Input(v vector, constant func(float32) Mem) {
 		}
 	}
 
-	Label("channels")
-	MOVQ(RSI, R11)
-	for x := 0; x < 6; x++ {
-		MOVQ(R11, RDX)
-		for y := 0; y < 6; y++ {
-			VMOVUPS(Mem{Base: RDX}, d(y))
-			if y < 5 {
-				ADDQ(R8, RDX)
-			}
-		}
-		side(func(i int, r VecPhysical) { VMOVUPS(r, half.Offset((6*i+x)*v.bytes)) })
-		if x < 5 {
-			ADDQ(R9, R11)
-		}
-	}
-	MOVQ(RDI, RBX)
-	Comment("R12: five planes, R13: the row's, R14: three planes.")
-	LEAQ(Mem{Base: R10, Index: R10, Scale: 2}, R14)
-	LEAQ(Mem{Base: R10, Index: R10, Scale: 4}, R12)
-	for i := 0; i < 6; i++ {
-		for x := 0; x < 6; x++ {
-			VMOVUPS(half.Offset((6*i+x)*v.bytes), d(x))
-		}
-		side(func(x int, r VecPhysical) {
-			at := []Mem{
-				{Base: RBX}, {Base: RBX, Index: R10, Scale: 1}, {Base: RBX, Index: R10, Scale: 2},
-				{Base: RBX, Index: R14, Scale: 1}, {Base: RBX, Index: R10, Scale: 4}, {Base: RBX, Index: R12, Scale: 1},
-			}[x]
-			VMOVUPS(r, at)
-		})
-		LEAQ(Mem{Base: RBX, Index: R14, Scale: 2}, RBX)
-	}
-	ADDQ(U32(uint32(v.bytes)), RSI)
-	ADDQ(U32(uint32(v.bytes)), RDI)
-	SUBQ(U32(uint32(v.bytes/4)), RCX)
-	JG(LabelRef("channels"))
-	VZEROUPPER()
-	RET()
+	sixPlanes(v, 6, half, d, side)
 }
 
 // winograd4Output writes the output transform of F(4x4,3x3) with the epilogue of
@@ -506,18 +469,25 @@ func winograd4Gradient(v vector, constant func(float32) Mem) {
 		}
 	}
 
+	sixPlanes(v, 4, half, y, side)
+}
+
+// sixPlanes writes the loop over channels of a transform from n x n pixels to the six by
+// six points of F(4x4,3x3), and the return: side transforms what is in the registers of in and
+// hands out its six values, first for each column, into half, and then for each row of those.
+func sixPlanes(v vector, n int, half Mem, in func(int) VecPhysical, side func(out func(int, VecPhysical))) {
 	Label("channels")
 	MOVQ(RSI, R11)
-	for x := 0; x < 4; x++ {
+	for x := 0; x < n; x++ {
 		MOVQ(R11, RDX)
-		for i := 0; i < 4; i++ {
-			VMOVUPS(Mem{Base: RDX}, y(i))
-			if i < 3 {
+		for y := 0; y < n; y++ {
+			VMOVUPS(Mem{Base: RDX}, in(y))
+			if y < n-1 {
 				ADDQ(R8, RDX)
 			}
 		}
-		side(func(i int, r VecPhysical) { VMOVUPS(r, half.Offset((4*i+x)*v.bytes)) })
-		if x < 3 {
+		side(func(i int, r VecPhysical) { VMOVUPS(r, half.Offset((n*i+x)*v.bytes)) })
+		if x < n-1 {
 			ADDQ(R9, R11)
 		}
 	}
@@ -526,8 +496,8 @@ func winograd4Gradient(v vector, constant func(float32) Mem) {
 	LEAQ(Mem{Base: R10, Index: R10, Scale: 2}, R14)
 	LEAQ(Mem{Base: R10, Index: R10, Scale: 4}, R12)
 	for i := 0; i < 6; i++ {
-		for x := 0; x < 4; x++ {
-			VMOVUPS(half.Offset((4*i+x)*v.bytes), y(x))
+		for x := 0; x < n; x++ {
+			VMOVUPS(half.Offset((n*i+x)*v.bytes), in(x))
 		}
 		side(func(x int, r VecPhysical) {
 			at := []Mem{
