@@ -53,7 +53,7 @@ func newEngine(model *Model, t imageset.Transform, phase detector.Phase, needs f
 		return of
 	}
 	m := model.network
-	p, err := probe.New(m, of, probe.Options{MaxBatch: model.batch, Std: t.Std})
+	p, err := probe.New(m, of, probe.Options{MaxBatch: model.batch, Workers: model.workers, Std: t.Std})
 	if err != nil {
 		return nil, err
 	}

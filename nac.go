@@ -40,6 +40,7 @@ type Model struct {
 	network *arch.Model
 	info    ModelInfo
 	batch   int // most images of a run
+	workers int // goroutines of a run, 0 for all processors
 }
 
 // ModelInfo describes the model that a detector belongs to.
@@ -109,6 +110,17 @@ func newModel(network *arch.Model, hash, architecture, path string) *Model {
 func (m *Model) WithBatch(images int) *Model {
 	other := *m
 	other.batch = max(images, 1)
+	return &other
+}
+
+// WithWorkers returns the model as detectors are to use it that compute on so many
+// processors, on all (GOMAXPROCS) if not told otherwise or told less than 1. A program that
+// answers others meanwhile raises GOMAXPROCS above it: the network's goroutines do
+// not pause, and one that waits for their processor waits until it is taken from them, 10 ms.
+// Results do not depend on it.
+func (m *Model) WithWorkers(n int) *Model {
+	other := *m
+	other.workers = max(n, 0)
 	return &other
 }
 

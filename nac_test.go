@@ -197,6 +197,42 @@ func TestWithBatch(t *testing.T) {
 	}
 }
 
+// Scores do not depend on how many goroutines compute them, nor on there being more processors.
+func TestWithWorkers(t *testing.T) {
+	ctx := context.Background()
+	m := fashionModel(t)
+	images := fashionList(t, "main_train_fashion")
+	images.Items = images.Items[:200]
+	o := fashionOptions()
+	o.Detector = "mls"
+	d, err := Fit(ctx, m, images, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "detector.nac")
+	if err := d.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	const n = 20
+	tensors := tensorsOf(t, d, images.Items[:n])
+	want, got := make([]Result, n), make([]Result, n)
+	if err := d.ScoreTensors(ctx, tensors, want); err != nil {
+		t.Fatal(err)
+	}
+	for _, workers := range []int{1, 3, -1} {
+		other, err := Load(path, m.WithWorkers(workers))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := other.ScoreTensors(ctx, tensors, got); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%d workers: %v, want %v", workers, got, want)
+		}
+	}
+}
+
 // tensorsOf decodes and transforms images as a detector does.
 func tensorsOf(t *testing.T, d *Detector, items []imageset.Item) (tensors []float32) {
 	t.Helper()

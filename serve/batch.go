@@ -27,6 +27,7 @@ type batcher struct {
 	running atomic.Int64  // lanes
 	none    chan struct{} // told when coming falls to 0
 	queue   chan *call
+	rooms   sync.Pool // *[]float32, an image each
 }
 
 // lane runs one batch after the other.
@@ -87,9 +88,16 @@ func (b *batcher) announce() (arrived func()) {
 	})
 }
 
-// score waits for the result of a transformed image; queued is called when it is in the
-// queue. It returns early if the context ends; input then must not be used again, for
-// the batcher may still read it.
+// room is memory for an image, for score.
+func (b *batcher) room() []float32 {
+	if kept, ok := b.rooms.Get().(*[]float32); ok {
+		return *kept
+	}
+	return make([]float32, b.size)
+}
+
+// score waits for the result of a transformed image, which it takes over; queued is called
+// when it is in the queue. It returns early if the context ends.
 func (b *batcher) score(ctx context.Context, input []float32, queued func()) (nac.Result, error) {
 	c := &call{ctx: ctx, input: input, done: make(chan struct{})}
 	b.inside.Add(1)
@@ -102,6 +110,7 @@ func (b *batcher) score(ctx context.Context, input []float32, queued func()) (na
 	}
 	select {
 	case <-c.done:
+		b.rooms.Put(&c.input)
 		return c.result, c.err
 	case <-ctx.Done():
 		return nac.Result{}, ctx.Err()

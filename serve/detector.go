@@ -28,6 +28,8 @@ type served struct {
 	mu      sync.RWMutex
 	current *version
 
+	images imageMetrics
+
 	tidied time.Time // when deleted files were dropped from the store
 
 	watch sync.Mutex
@@ -203,7 +205,7 @@ func (d *served) decode(ctx context.Context, v *version, data []byte, from *file
 	if from != nil {
 		name = from.path
 	}
-	input := make([]float32, v.batcher.size)
+	input := v.batcher.room()
 	img, err := imageset.DecodeLimited(name, data, d.server.options.MaxPixels)
 	if err == nil {
 		err = v.info.Transform.Apply(img, input)
@@ -232,14 +234,9 @@ func (d *served) scoreTensor(ctx context.Context, v *version, input []float32) (
 
 // saw notes a result. img and from may be nil.
 func (d *served) saw(v *version, r nac.Result, img *imageset.Image, from *file) {
-	m := d.server.metrics
-	m.score.WithLabelValues(d.name).Observe(r.Score)
-	m.pValue.WithLabelValues(d.name).Observe(r.PValue)
-	verdict := "id"
-	if r.OOD {
-		verdict = "ood"
-	}
-	m.verdicts.WithLabelValues(d.name, verdict).Inc()
+	d.images.score.Observe(r.Score)
+	d.images.pValue.Observe(r.PValue)
+	d.images.verdicts[b2i(r.OOD)].Inc()
 
 	d.watch.Lock()
 	defer d.watch.Unlock()
@@ -261,7 +258,7 @@ func (d *served) saw(v *version, r nac.Result, img *imageset.Image, from *file) 
 		d.ood++
 	}
 	if alarm {
-		m.alarms.WithLabelValues(d.name).Inc()
+		d.server.metrics.alarms.WithLabelValues(d.name).Inc()
 		d.server.log.Warn("the scores have drifted from those of the calibration images", "detector", d.name, "image", one.Image)
 	}
 	d.remember(one, img)

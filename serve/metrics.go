@@ -50,6 +50,19 @@ func newMetrics() *metrics {
 	return m
 }
 
+// imageMetrics are those that each image of a detector changes.
+type imageMetrics struct {
+	score, pValue prometheus.Observer
+	verdicts      [2]prometheus.Counter // ID, OOD
+}
+
+func (m *metrics) of(detector string) imageMetrics {
+	return imageMetrics{
+		m.score.WithLabelValues(detector), m.pValue.WithLabelValues(detector),
+		[2]prometheus.Counter{m.verdicts.WithLabelValues(detector, "id"), m.verdicts.WithLabelValues(detector, "ood")},
+	}
+}
+
 // driftCollector reads the drift statistics when they are asked for.
 type driftCollector struct{ s *Server }
 

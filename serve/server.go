@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
@@ -154,7 +155,7 @@ func New(sources []Source, o Options) (s *Server, err error) {
 		if s.detectors[source.Name] != nil {
 			return nil, fmt.Errorf("serve: two detectors are called %s", source.Name)
 		}
-		d := &served{name: source.Name, source: source, server: s}
+		d := &served{name: source.Name, source: source, server: s, images: s.metrics.of(source.Name)}
 		if d.stamp, err = stampOf(source.Path); err != nil {
 			return nil, fmt.Errorf("serve: %w", err)
 		}
@@ -315,6 +316,7 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 
 // wrap turns errors into answers, and measures and logs requests: never what they hold.
 func (s *Server) wrap(route string, h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	ok := sync.OnceValue(func() prometheus.Observer { return s.metrics.requests.WithLabelValues(route, "200") })
 	return func(rw http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		w := &statusWriter{ResponseWriter: rw}
@@ -330,10 +332,17 @@ func (s *Server) wrap(route string, h func(http.ResponseWriter, *http.Request) e
 			writeJSON(w, status, map[string]string{"error": err.Error()})
 		}
 		took := time.Since(start)
-		s.metrics.requests.WithLabelValues(route, strconv.Itoa(w.status)).Observe(took.Seconds())
+		if w.status == http.StatusOK {
+			ok().Observe(took.Seconds())
+		} else {
+			s.metrics.requests.WithLabelValues(route, strconv.Itoa(w.status)).Observe(took.Seconds())
+		}
 		level := slog.LevelDebug
 		if w.status >= 500 {
 			level = slog.LevelError
+		}
+		if !s.log.Enabled(r.Context(), level) {
+			return // it would cost memory
 		}
 		s.log.Log(r.Context(), level, "request", "route", route, "status", w.status, "ms", float64(took.Microseconds())/1000, "bytes", r.ContentLength, "error", err)
 	}
@@ -369,7 +378,23 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Write(body)
 }
 
-// readBody reads a request, within the limits. release gives its memory back.
+// bodies keeps the memory of requests for the next ones, that of large ones excepted.
+var bodies sync.Pool
+
+const mostKept = 1 << 20
+
+// roomFor is an empty slice for a body of a length, which is negative if it is unknown.
+func roomFor(length int64) *[]byte {
+	need := max(512, length+1) // to see its end without growing
+	if kept, ok := bodies.Get().(*[]byte); ok && int64(cap(*kept)) >= need {
+		return kept
+	}
+	buf := make([]byte, 0, need)
+	return &buf
+}
+
+// readBody reads a request, within the limits. release gives its memory back, and the
+// body must not be used after it.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return nil, nil, failf(http.StatusUnsupportedMediaType, "a content encoding of %q; send the body as it is", e)
@@ -385,8 +410,15 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 		s.memory.Add(-size)
 		return nil, nil, failf(http.StatusTooManyRequests, "too much is being read already")
 	}
-	release = func() { s.memory.Add(-size) }
-	buf := make([]byte, 0, max(512, r.ContentLength+1))
+	room := roomFor(r.ContentLength)
+	buf := *room
+	release = func() {
+		s.memory.Add(-size)
+		if cap(buf) <= mostKept {
+			*room = buf[:0]
+			bodies.Put(room)
+		}
+	}
 	in := http.MaxBytesReader(w, r.Body, s.options.MaxBody)
 	for {
 		if len(buf) == cap(buf) {

@@ -25,10 +25,29 @@ type tensorMetadata struct {
 	Shape    []int  `json:"shape"`
 }
 
-// outputs are the tensors of an answer, one value an image.
-var outputs = []tensorMetadata{
-	{"score", "FP64", []int{-1}}, {"p_value", "FP64", []int{-1}}, {"ood", "BOOL", []int{-1}},
-	{"class", "INT64", []int{-1}}, {"probability", "FP64", []int{-1}},
+// output is a tensor of an answer, one value an image.
+type output struct {
+	tensorMetadata
+	column func([]nac.Result) any
+}
+
+var outputs = []output{
+	{tensorMetadata{"score", "FP64", []int{-1}}, column(func(r nac.Result) float64 { return r.Score })},
+	{tensorMetadata{"p_value", "FP64", []int{-1}}, column(func(r nac.Result) float64 { return r.PValue })},
+	{tensorMetadata{"ood", "BOOL", []int{-1}}, column(func(r nac.Result) bool { return r.OOD })},
+	{tensorMetadata{"class", "INT64", []int{-1}}, column(func(r nac.Result) int64 { return int64(r.Class) })},
+	{tensorMetadata{"probability", "FP64", []int{-1}}, column(func(r nac.Result) float64 { return r.Probability })},
+}
+
+// column has a value of each result.
+func column[T any](of func(nac.Result) T) func([]nac.Result) any {
+	return func(results []nac.Result) any {
+		all := make([]T, len(results))
+		for i, r := range results {
+			all[i] = of(r)
+		}
+		return all
+	}
 }
 
 type tensorParameters struct {
@@ -145,7 +164,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request) error {
 		return failf(http.StatusBadRequest, "the request is not JSON of the inference protocol: %w", err)
 	}
 	for _, o := range q.Outputs {
-		if !slices.ContainsFunc(outputs, func(t tensorMetadata) bool { return t.Name == o.Name }) {
+		if !slices.ContainsFunc(outputs, func(t output) bool { return t.Name == o.Name }) {
 			return failf(http.StatusBadRequest, "there is no output %.40q", o.Name)
 		}
 	}
@@ -224,40 +243,22 @@ func (s *Server) images2score(d *served, v *version, in inferInput, raw []byte) 
 			return bad("shape %v; want [n %d %d %d]", in.Shape, want[0], want[1], want[2])
 		}
 		size := v.batcher.size
-		values := make([]float32, n*size)
-		if raw != nil {
-			if len(raw) != 4*len(values) {
-				return bad("%d bytes are not %d float32 values", len(raw), len(values))
-			}
-			for i := range values {
-				values[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
-			}
-		} else {
-			got := 0
-			err := flatten(in.Data, func(x json.RawMessage) error {
-				if got == len(values) {
-					return fmt.Errorf("more than %d values", len(values))
-				}
-				f, err := strconv.ParseFloat(string(x), 32)
-				values[got] = float32(f)
-				got++
-				return err
-			})
-			if err == nil && got != len(values) {
-				err = fmt.Errorf("%d values, the shape has %d", got, len(values))
-			}
-			if err != nil {
-				return bad("%w", err)
-			}
+		if raw != nil && len(raw) != 4*n*size {
+			return bad("%d bytes are not %d float32 values", len(raw), n*size)
 		}
-		for _, x := range values {
-			if x-x != 0 {
+		images := make([][]float32, n)
+		for i := range images {
+			images[i] = v.batcher.room()
+			if raw != nil && !floats(images[i], raw[4*i*size:]) {
 				return bad("a value is not finite")
 			}
 		}
-		return n, func(ctx context.Context, i int) (nac.Result, error) {
-			return d.scoreTensor(ctx, v, values[i*size:(i+1)*size])
-		}, nil
+		if raw == nil {
+			if err := parse(in.Data, images); err != nil {
+				return bad("%w", err)
+			}
+		}
+		return n, func(ctx context.Context, i int) (nac.Result, error) { return d.scoreTensor(ctx, v, images[i]) }, nil
 	case "BYTES":
 		count := 1
 		for _, k := range in.Shape {
@@ -289,6 +290,38 @@ func (s *Server) images2score(d *served, v *version, in inferInput, raw []byte) 
 	return bad("datatype %.20q; want FP32 (images, normalised) or BYTES (image files)", in.Datatype)
 }
 
+// floats reads binary values into an image, and tells whether all are finite.
+func floats(image []float32, raw []byte) bool {
+	const exponent = 0x7f800000
+	highest := uint32(0)
+	for i := range image {
+		bits := binary.LittleEndian.Uint32(raw)
+		raw = raw[4:]
+		image[i] = math.Float32frombits(bits)
+		highest = max(highest, bits&exponent)
+	}
+	return highest < exponent
+}
+
+// parse reads the numbers of nested arrays into images, all of one size.
+func parse(data json.RawMessage, images [][]float32) error {
+	size, got := len(images[0]), 0
+	want := size * len(images)
+	err := flatten(data, func(x json.RawMessage) error {
+		if got == want {
+			return fmt.Errorf("more than %d values", want)
+		}
+		f, err := strconv.ParseFloat(string(x), 32) // beyond float32's range is an error
+		images[got/size][got%size] = float32(f)
+		got++
+		return err
+	})
+	if err == nil && got != want {
+		err = fmt.Errorf("%d values, the shape has %d", got, want)
+	}
+	return err
+}
+
 // flatten gives the numbers of nested arrays to take, in order.
 func flatten(data json.RawMessage, take func(json.RawMessage) error) error {
 	start := -1
@@ -316,7 +349,7 @@ func flatten(data json.RawMessage, take func(json.RawMessage) error) error {
 }
 
 // answer writes the outputs that were asked for, all if none was named.
-func (q *inferRequest) answer(w http.ResponseWriter, model string, results []nac.Result) error {
+func (q *inferRequest) answer(w http.ResponseWriter, model string, results []nac.Result) (err error) {
 	a := inferResponse{Model: model, Version: modelVersion, ID: q.ID}
 	var blob []byte
 	for _, t := range outputs {
@@ -329,39 +362,14 @@ func (q *inferRequest) answer(w http.ResponseWriter, model string, results []nac
 		if !asked {
 			continue
 		}
-		out := inferOutput{Name: t.Name, Datatype: t.Datatype, Shape: []int{len(results)}}
-		values := make([]any, len(results))
-		before := len(blob)
-		for i, r := range results {
-			var value any
-			switch t.Name {
-			case "score":
-				value = r.Score
-			case "p_value":
-				value = r.PValue
-			case "ood":
-				value = r.OOD
-			case "class":
-				value = r.Class
-			case "probability":
-				value = r.Probability
-			}
-			values[i] = value
-			switch x := value.(type) {
-			case float64:
-				blob = binary.LittleEndian.AppendUint64(blob, math.Float64bits(x))
-			case int:
-				blob = binary.LittleEndian.AppendUint64(blob, uint64(x))
-			case bool:
-				blob = append(blob, byte(b2i(x)))
-			}
-		}
+		out := inferOutput{Name: t.Name, Datatype: t.Datatype, Shape: []int{len(results)}, Data: t.column(results)}
 		if isBinary {
+			before := len(blob)
+			if blob, err = binary.Append(blob, binary.LittleEndian, out.Data); err != nil {
+				return err
+			}
 			size := len(blob) - before
-			out.Parameters = &tensorParameters{BinarySize: &size}
-		} else {
-			blob = blob[:before]
-			out.Data = values
+			out.Parameters, out.Data = &tensorParameters{BinarySize: &size}, nil
 		}
 		a.Outputs = append(a.Outputs, out)
 	}

@@ -90,9 +90,9 @@ type scoreFlags struct {
 	shard                             string
 }
 
-// openDetector loads a detector and its classifier, from model or from where it was. A
-// lone image is answered soonest by a network that is planned for one at a time.
-func openDetector(file, model string, lone bool) (*nac.Detector, error) {
+// openDetector loads a detector and its classifier, from model or from where it was, as
+// plan wants it used.
+func openDetector(file, model string, plan func(*nac.Model) *nac.Model) (*nac.Detector, error) {
 	d, err := nac.Load(file, nil)
 	if err != nil {
 		return nil, err
@@ -101,10 +101,7 @@ func openDetector(file, model string, lone bool) (*nac.Detector, error) {
 	if err != nil {
 		return nil, err
 	}
-	if lone {
-		m = m.WithBatch(1)
-	}
-	return nac.Load(file, m)
+	return nac.Load(file, plan(m))
 }
 
 // openModelOf opens a classifier from model, or from where it was, or from beside file.
@@ -150,7 +147,12 @@ func (f *scoreFlags) run(ctx context.Context, file string, places []string, cmd 
 		}
 	}
 	lone := len(places) == 1 && imageset.IsImage(places[0]) && f.explain == "" && of.Of == 0
-	d, err := openDetector(file, f.model, lone)
+	d, err := openDetector(file, f.model, func(m *nac.Model) *nac.Model {
+		if lone { // answered soonest by a network that is planned for one at a time
+			return m.WithBatch(1)
+		}
+		return m
+	})
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ type serveFlags struct {
 	listen, model, keyFile string
 	logFormat, logLevel    string
 	maxBody                int
+	workers                int // goroutines that compute
 }
 
 func newServeCommand() *cobra.Command {
@@ -90,6 +92,7 @@ func (f *serveFlags) run(ctx context.Context, args []string, stdout, stderr io.W
 	if err != nil {
 		return err
 	}
+	defer f.room()()
 	fmt.Fprintf(stdout, "Serving on %s\n", f.url(l))
 	if err := s.Serve(ctx, l); err != nil {
 		return err // requests may still run: the state was stored within the last second
@@ -103,6 +106,7 @@ func (f *serveFlags) prepare(stderr io.Writer) (err error) {
 		return err
 	}
 	f.options.MaxBody = int64(f.maxBody)
+	f.workers = runtime.GOMAXPROCS(0)
 	if f.keyFile != "" {
 		key, err := os.ReadFile(f.keyFile)
 		if err != nil {
@@ -122,7 +126,16 @@ func (f *serveFlags) source(arg string) serve.Source {
 		file = arg
 		name = strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
 	}
-	return serve.Source{Name: name, Path: file, Open: func() (*nac.Detector, error) { return openDetector(file, f.model, false) }}
+	return serve.Source{Name: name, Path: file, Open: func() (*nac.Detector, error) {
+		return openDetector(file, f.model, func(m *nac.Model) *nac.Model { return m.WithWorkers(f.workers) })
+	}}
+}
+
+// room gives Go a processor more than the network's goroutines take, so that requests are
+// read and answered while all of those compute; the system shares out the real ones.
+func (f *serveFlags) room() (back func()) {
+	before := runtime.GOMAXPROCS(f.workers + 1)
+	return func() { runtime.GOMAXPROCS(before) }
 }
 
 // open listens, and warns if others can reach the address without a key.

@@ -86,6 +86,7 @@ func (f *watchFlags) run(ctx context.Context, detector, dir string, stdout, stde
 	if err != nil {
 		return err
 	}
+	defer f.room()()
 	fmt.Fprintf(stdout, "Watching %s; see %s\n", dir, f.url(l))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
