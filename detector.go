@@ -96,13 +96,26 @@ type Result struct {
 // without its model.
 var ErrNoModel = errors.New("the detector was loaded without its model")
 
-// attach makes the detector ready to score.
-func (d *Detector) attach(m *Model) error {
-	if why := d.info.Model.differs(m.info); why != "" {
-		return fmt.Errorf("nac: the detector belongs to another model, %s: %s", d.info.Model.Name, why)
+// Attach gives a detector that was loaded without its model the model that it was fitted
+// to, so that it can score. It must not be in use yet.
+func (d *Detector) Attach(m *Model) error {
+	fits := func(info ModelInfo) error {
+		if why := d.info.Model.differs(info); why != "" {
+			return fmt.Errorf("nac: the detector belongs to another model, %s: %s", d.info.Model.Name, why)
+		}
+		return nil
+	}
+	// The hash comes last: it may still be computed.
+	but := m.info
+	but.Hash = d.info.Model.Hash
+	if err := fits(but); err != nil {
+		return err
 	}
 	e, err := newEngine(m, d.info.Transform, detector.Scoring, probe.For(d.fitted))
 	if err != nil {
+		return err
+	}
+	if err := fits(m.Info()); err != nil {
 		return err
 	}
 	d.engine, d.network, d.spatial = e, m.network, &spatial{}

@@ -144,7 +144,7 @@ func Load(path string, m *Model) (*Detector, error) {
 	if m == nil {
 		return d, nil
 	}
-	return d, d.attach(m)
+	return d, d.Attach(m)
 }
 
 func load(path string) (*Detector, error) {

@@ -176,7 +176,7 @@ func TestOtherModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := fashionModel(t)
-	other.info.Hash = strings.Repeat("0", 64)
+	other.hash = known(strings.Repeat("0", 64))
 	for _, c := range []struct {
 		m    *Model
 		want string

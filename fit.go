@@ -68,7 +68,7 @@ const (
 // defaults fills in what is not set and checks the rest.
 func (o *FitOptions) defaults(m *Model) error {
 	if o.Like != nil {
-		if why := o.Like.info.Model.differs(m.info); why != "" {
+		if why := o.Like.info.Model.differs(m.Info()); why != "" {
 			return fmt.Errorf("nac: the detector whose settings are taken is of another model: %s", why)
 		}
 		o.Detector, o.Settings, o.Transform = o.Like.info.Detector, o.Like.info.Settings, o.Like.info.Transform
@@ -136,7 +136,7 @@ func Fit(ctx context.Context, m *Model, images imageset.List, o FitOptions) (*De
 // transform.
 func newFitter(ctx context.Context, m *Model, images imageset.List, o *FitOptions) (*fitter, error) {
 	f := &fitter{ctx: ctx, model: m, o: o, network: probe.NetworkOf(m.network, o.Transform.Std), asGiven: o.Like != nil}
-	f.info = Info{Model: m.info, Transform: o.Transform, Detector: o.Detector, PerClass: o.PerClass}
+	f.info = Info{Model: m.Info(), Transform: o.Transform, Detector: o.Detector, PerClass: o.PerClass}
 	f.info.Fit.Sources = []string{images.Name}
 	if len(images.Classes) == m.info.Classes {
 		f.info.Classes = images.Classes
@@ -483,7 +483,7 @@ func (f *fitter) choose() (int, error) {
 func (f *fitter) calibrate(fitted detector.Detector) (*Detector, error) {
 	f.info.Settings = fitted.Settings()
 	d := &Detector{info: f.info, fitted: fitted, using: &sync.Mutex{}}
-	if err := d.attach(f.model); err != nil {
+	if err := d.Attach(f.model); err != nil {
 		return nil, err
 	}
 	ref := &d.ref

@@ -46,7 +46,7 @@ func PlanFit(ctx context.Context, m *Model, images imageset.List, o FitOptions) 
 		AsGiven: f.asGiven, Counted: f.counts(), Rate: o.Rate, Kernel: kernel.Best().Name(),
 	}
 	p.id = states.Identity{
-		Arch: m.info.Name, Checkpoint: filepath.Base(m.info.Path), ModelHash: m.info.Hash, Classes: m.info.Classes, Features: m.network.Features,
+		Arch: m.info.Name, Checkpoint: filepath.Base(m.info.Path), ModelHash: m.hash(), Classes: m.info.Classes, Features: m.network.Features,
 		Gradients: p.needs.Gradients, Transform: fmt.Sprintf("%+v", o.Transform), Kernel: p.info.Kernel,
 	}
 	for _, name := range p.needs.Layers {

@@ -304,13 +304,13 @@ func FitShards(ctx context.Context, m *Model, dirs []string) (*Detector, error) 
 		return nil, fmt.Errorf("nac: %w", err)
 	}
 	s := all[places[0]]
-	if why := s.Info.Model.differs(m.info); why != "" {
+	if why := s.Info.Model.differs(m.Info()); why != "" {
 		return nil, fmt.Errorf("nac: the shards are of another model, %s: %s", s.Info.Model.Name, why)
 	}
 	if have := kernel.Best().Name(); have != s.Kernel {
 		return nil, fmt.Errorf("nac: the shards were computed with %s, which this machine does not have or is not its best, %s: its results would differ in the last digits", s.Kernel, have)
 	}
-	s.Info.Model = m.info
+	s.Info.Model = m.Info()
 	f := &fitter{
 		ctx: ctx, model: m, info: s.Info, asGiven: s.AsGiven, network: probe.NetworkOf(m.network, s.Info.Transform.Std),
 		o: &FitOptions{

@@ -206,7 +206,7 @@ func TestFitShardsRefuses(t *testing.T) {
 	refused("another detector", "another detector", dirs[0], dirs[1], other(func(o *FitOptions, _ *imageset.List) { o.Detector = "msp" }))
 
 	elsewhere := fashionModel(t)
-	elsewhere.info.Hash = "another"
+	elsewhere.hash = known("another")
 	if _, err := FitShards(t.Context(), elsewhere, dirs); err == nil || !strings.Contains(err.Error(), "another model") {
 		t.Errorf("another model: %v", err)
 	}

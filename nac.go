@@ -38,9 +38,10 @@ import (
 // Model is a classifier with its weights. It is read-only and may be shared.
 type Model struct {
 	network *arch.Model
-	info    ModelInfo
-	batch   int // most images of a run
-	workers int // goroutines of a run, 0 for all processors
+	info    ModelInfo     // without the hash
+	hash    func() string // waits until it is known
+	batch   int           // most images of a run
+	workers int           // goroutines of a run, 0 for all processors
 }
 
 // ModelInfo describes the model that a detector belongs to.
@@ -74,7 +75,7 @@ func Open(path, architecture string) (*Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newModel(network, hash, "", path), nil
+		return newModel(network, known(hash), "", path), nil
 	}
 	if architecture == "" {
 		return nil, fmt.Errorf("nac: %s is a checkpoint: name its architecture, one of %s", path, strings.Join(arch.Names(), ", "))
@@ -83,24 +84,41 @@ func Open(path, architecture string) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	hash := later(func() string { return states.HashModel(sd) })
 	network, err := arch.Load(architecture, sd)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return newModel(network, states.HashModel(sd), architecture, path), nil
+	return newModel(network, hash, architecture, path), nil
 }
 
 // NewModel makes a model of a network that was built in Go, see [arch.Network]. The
 // hash tells it from others, so that a detector is not used with other weights.
 func NewModel(network *arch.Model, hash string) *Model {
-	return newModel(network, hash, "", "")
+	return newModel(network, known(hash), "", "")
 }
 
-func newModel(network *arch.Model, hash, architecture, path string) *Model {
-	return &Model{batch: batchImages, network: network, info: ModelInfo{
-		Name: network.Name, Architecture: architecture, Path: path, Hash: hash,
+func newModel(network *arch.Model, hash func() string, architecture, path string) *Model {
+	return &Model{batch: batchImages, network: network, hash: hash, info: ModelInfo{
+		Name: network.Name, Architecture: architecture, Path: path,
 		Classes: network.Classes, Input: network.InputSize,
 	}}
+}
+
+func known(hash string) func() string { return func() string { return hash } }
+
+// later computes a hash while other work goes on.
+func later(compute func() string) func() string {
+	done := make(chan struct{})
+	var hash string
+	go func() {
+		defer close(done)
+		hash = compute()
+	}()
+	return func() string {
+		<-done
+		return hash
+	}
 }
 
 // WithBatch returns the model as detectors are to use it that run at most so many images
@@ -125,7 +143,11 @@ func (m *Model) WithWorkers(n int) *Model {
 }
 
 // Info describes the model.
-func (m *Model) Info() ModelInfo { return m.info }
+func (m *Model) Info() ModelInfo {
+	info := m.info
+	info.Hash = m.hash()
+	return info
+}
 
 // Network returns the network itself, to look at its layers.
 func (m *Model) Network() *arch.Model { return m.network }

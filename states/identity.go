@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"hash"
 	"math"
 	"slices"
 	"strings"
 
+	"nac/internal/memory"
 	"nac/weights"
 )
 
@@ -104,19 +106,28 @@ func HashModel(sd *weights.StateDict) string {
 	h := sha256.New()
 	names := sd.Names()
 	slices.Sort(names)
-	buf := make([]byte, 0, 1<<16)
 	for _, name := range names {
 		t, _ := sd.Lookup(name)
 		fmt.Fprintf(h, "%q %v\n", name, t.Shape)
-		for data := t.Data; len(data) > 0; {
-			n := min(len(data), cap(buf)/4)
-			buf = buf[:0]
-			for _, v := range data[:n] {
-				buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
-			}
-			h.Write(buf)
-			data = data[n:]
-		}
+		hashFloats(h, t.Data)
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// hashFloats writes the little-endian bytes of data.
+func hashFloats(h hash.Hash, data []float32) {
+	if raw, ok := memory.LittleEndian(data); ok {
+		h.Write(raw)
+		return
+	}
+	buf := make([]byte, 0, 1<<16)
+	for len(data) > 0 {
+		n := min(len(data), cap(buf)/4)
+		buf = buf[:0]
+		for _, v := range data[:n] {
+			buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
+		}
+		h.Write(buf)
+		data = data[n:]
+	}
 }

@@ -313,6 +313,18 @@ func TestHostileArchives(t *testing.T) {
 	wrong := archive(t, pkl, data)
 	wrong[bytes.Index(wrong, f32(1, 2))] ^= 1
 
+	// The checksum is of all of a storage, whatever tensors view of it.
+	four := func(tensors ...string) []byte {
+		pkl := member{"x/data.pkl", pickled(dict(tensors...))}
+		a := archive(t, pkl, member{"x/data/0", string(f32(1, 2, 3, 4))})
+		a[bytes.Index(a, f32(1, 2, 3, 4))+12] ^= 1
+		return a
+	}
+	middle := tensorOf(floats("0", 4), 1, []int64{2}, []int64{1})
+	all := tensorOf(floats("0", 4), 0, []int64{2, 2}, []int64{2, 1})
+	turned := tensorOf(floats("0", 4), 0, []int64{2, 2}, []int64{1, 2})
+	none := tensorOf(floats("0", 4), 0, []int64{0}, []int64{1})
+
 	lying := archive(t, pkl, data)
 	// The sizes in the central directory's second entry (offsets 20 and 24), made 1 GiB.
 	at := bytes.LastIndex(lying, []byte("PK\x01\x02"))
@@ -331,6 +343,10 @@ func TestHostileArchives(t *testing.T) {
 		{"short storage", archive(t, pkl, member{"x/data/0", "1234"}), "has 4 bytes, its tensors say 8"},
 		{"compressed", deflated.Bytes(), "compressed or encrypted"},
 		{"checksum", wrong, `tensor "w": zip archive: "x/data/0": zip: checksum error`},
+		{"checksum beyond a view", four(text("v"), middle), `tensor "v": zip archive: "x/data/0": zip: checksum error`},
+		{"checksum of the second's view", four(text("v"), middle, text("w"), all), `tensor "w": zip archive: "x/data/0": zip: checksum error`},
+		{"checksum of a transpose", four(text("v"), turned), `tensor "v": zip archive: "x/data/0": zip: checksum error`},
+		{"checksum of no values", four(text("v"), none), `tensor "v": zip archive: "x/data/0": zip: checksum error`},
 		{"size", lying, `"x/data/0" is cut off`},
 		{"byteorder", archive(t, pkl, data, member{"x/byteorder", "middle"}), `unknown byteorder "middle"`},
 		{"foreign class", archive(t, member{"x/data.pkl", pickled(global("os.system"))}), "os.system: refused"},

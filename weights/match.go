@@ -65,14 +65,27 @@ func (s *StateDict) Match(want []Spec) error {
 // notFinite describes the first value that is NaN or infinite, and the number of
 // such values; "" when there is none.
 func notFinite(data []float32) string {
+	// The exponent of NaN and infinities is all ones: one more carries into the sign's
+	// place.
+	const one, rest = 1 << 23, 1<<31 - 1
 	first, count := 0, 0
-	for i, v := range data {
-		// The exponent of NaN and infinities is all ones.
-		if math.Float32bits(v)&0x7f800000 == 0x7f800000 {
-			if count == 0 {
-				first = i
+	const block = 1 << 10
+	for at := 0; at < len(data); at += block {
+		part := data[at:min(at+block, len(data))]
+		carry := uint32(0)
+		for _, v := range part {
+			carry |= math.Float32bits(v)&rest + one
+		}
+		if carry <= rest {
+			continue
+		}
+		for i, v := range part {
+			if math.Float32bits(v)&rest+one > rest {
+				if count == 0 {
+					first = at + i
+				}
+				count++
 			}
-			count++
 		}
 	}
 	if count == 0 {

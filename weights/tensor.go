@@ -1,11 +1,19 @@
 package weights
 
 import (
+	"archive/zip"
 	"errors"
 	"fmt"
+	"hash"
+	"hash/crc32"
 	"io"
 	"math"
 	"math/bits"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"nac/internal/memory"
 )
 
 // storage is a run of elements in a file, which one or more tensors view.
@@ -17,11 +25,35 @@ type storage struct {
 	// what the file truly has.
 	data *io.SectionReader
 	big  bool // big-endian elements
-	// verify, if set, compares the bytes with their checksum, before first use.
-	verify func() error
+	sum  *checksum
 	// root and start: an old checkpoint's view of another storage.
 	root  *storage
 	start int64
+}
+
+// checksum is what a file in an archive says of its bytes.
+type checksum struct {
+	file  string
+	crc32 uint32
+}
+
+// verify compares the bytes of a file with its checksum, if there is one.
+func (c *checksum) verify(data *io.SectionReader) error {
+	if c == nil {
+		return nil
+	}
+	h := crc32.NewIEEE()
+	if _, err := io.Copy(h, io.NewSectionReader(data, 0, data.Size())); err != nil {
+		return fmt.Errorf("zip archive: %s: %w", quote(c.file), err)
+	}
+	return c.compare(h)
+}
+
+func (c *checksum) compare(h hash.Hash32) error {
+	if h.Sum32() != c.crc32 {
+		return fmt.Errorf("zip archive: %s: %w", quote(c.file), zip.ErrChecksum)
+	}
+	return nil
 }
 
 // tensor is a view of a storage, as a pickle describes it: not yet checked.
@@ -60,28 +92,40 @@ func build(source string, list []namedTensor, size int64) (*StateDict, error) {
 			return nil, fmt.Errorf("tensor %s: a file of %d bytes describes more than %d values: refused", quote(nt.name), size, 4*size)
 		}
 	}
-	s := New(source)
-	verified := make(map[*storage]bool)
 	left := size
-	buf := make([]byte, min(total, piece)*8) // no element is larger
-	for _, nt := range list {
-		if st := nt.t.storage.base(); !verified[st] {
-			verified[st] = true
+	verifiers := make(map[*storage]int) // which tensor compares a storage with its checksum
+	for i, nt := range list {
+		st := nt.t.storage.base()
+		v, seen := verifiers[st]
+		if !seen {
 			// Storages that lay over each other could be many times the file.
 			if left -= st.data.Size(); left < 0 {
 				return nil, fmt.Errorf("tensor %s: storages overlap in the file", quote(nt.name))
 			}
-			if st.verify != nil {
-				if err := st.verify(); err != nil {
-					return nil, fmt.Errorf("tensor %s: %w", quote(nt.name), err)
-				}
+		}
+		if !seen || nt.t.whole() && !list[v].t.whole() {
+			verifiers[st] = i
+		}
+	}
+	data, faults := make([][]float32, len(list)), make([]error, len(list))
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(list)) {
+		wait.Go(func() {
+			buf := make([]byte, piece*8) // no element is larger
+			for i := int(next.Add(1)) - 1; i < len(list); i = int(next.Add(1)) - 1 {
+				t := list[i].t
+				data[i], faults[i] = t.read(buf, verifiers[t.storage.base()] == i)
 			}
+		})
+	}
+	wait.Wait()
+	s := New(source)
+	for i, nt := range list {
+		if faults[i] != nil {
+			return nil, fmt.Errorf("tensor %s: %w", quote(nt.name), faults[i])
 		}
-		data, err := nt.t.read(buf)
-		if err != nil {
-			return nil, fmt.Errorf("tensor %s: %w", quote(nt.name), err)
-		}
-		s.Set(nt.name, Tensor{Shape: append([]int{}, nt.t.shape...), Data: data})
+		s.Set(nt.name, Tensor{Shape: append([]int{}, nt.t.shape...), Data: data[i]})
 	}
 	return s, nil
 }
@@ -159,8 +203,25 @@ func (t *tensor) last() (int64, bool) {
 	return last, true
 }
 
-// read converts the checked view, by way of buf.
-func (t *tensor) read(buf []byte) ([]float32, error) {
+// whole reports whether the view is all of its storage, in order.
+func (t *tensor) whole() bool {
+	st := t.storage
+	n, _ := elements(t.shape)
+	return st == st.base() && t.offset == 0 && t.contiguous() && n*int64(t.elementType().size) == st.data.Size()
+}
+
+// read converts the checked view, by way of buf, and with verify compares the bytes of
+// its whole storage with their checksum.
+func (t *tensor) read(buf []byte, verify bool) ([]float32, error) {
+	base := t.storage.base()
+	var sum hash.Hash32
+	if verify && base.sum != nil && t.whole() {
+		sum = crc32.NewIEEE() // of what is read anyway
+	} else if verify {
+		if err := base.sum.verify(base.data); err != nil {
+			return nil, err
+		}
+	}
 	n, _ := elements(t.shape)
 	if n == 0 {
 		return []float32{}, nil
@@ -171,7 +232,10 @@ func (t *tensor) read(buf []byte) ([]float32, error) {
 		last, _ := t.last()
 		span = last - t.offset + 1
 	}
-	data, err := t.readRun(span, buf)
+	data, err := t.readRun(span, buf, sum)
+	if err == nil && sum != nil {
+		err = base.sum.compare(sum)
+	}
 	if err != nil || contiguous {
 		return data, err
 	}
@@ -194,8 +258,9 @@ func (t *tensor) read(buf []byte) ([]float32, error) {
 	return out, nil
 }
 
-// readRun converts n neighbouring elements from the tensor's offset on.
-func (t *tensor) readRun(n int64, buf []byte) ([]float32, error) {
+// readRun converts n neighbouring elements from the tensor's offset on. Their bytes go to
+// sum, if there is one.
+func (t *tensor) readRun(n int64, buf []byte, sum hash.Hash32) ([]float32, error) {
 	d := t.elementType()
 	base := t.storage.base()
 	from := (t.storage.start + t.offset) * int64(d.size)
@@ -203,19 +268,29 @@ func (t *tensor) readRun(n int64, buf []byte) ([]float32, error) {
 		return nil, errors.New("too large for this machine")
 	}
 	data := make([]float32, n) // check has seen that these elements exist
+	raw, ready := memory.LittleEndian(data)
+	ready = ready && d == float32Type && !base.big
 	for rest := data; len(rest) > 0; {
 		k := min(len(rest), piece)
 		b := buf[:k*d.size]
+		if ready {
+			b, raw = raw[:4*k], raw[4*k:]
+		}
 		if m, err := base.data.ReadAt(b, from); m < len(b) {
 			if err == nil || errors.Is(err, io.EOF) {
 				err = errors.New("the file ends before the tensor does")
 			}
 			return nil, err
 		}
+		if sum != nil {
+			sum.Write(b)
+		}
 		if base.big {
 			swap(b, d.size)
 		}
-		d.convert(rest[:k], b)
+		if !ready {
+			d.convert(rest[:k], b)
+		}
 		rest = rest[k:]
 		from += int64(len(b))
 	}

@@ -122,9 +122,9 @@ func decodeZip(name string, r io.ReaderAt, size int64) (*StateDict, error) {
 	if !found {
 		return nil, errors.New("a zip archive without data.pkl: not a checkpoint itself (does it hold one?)")
 	}
-	section, verify, err := stored(files[prefix+"data.pkl"], r, size)
+	section, sum, err := stored(files[prefix+"data.pkl"], r, size)
 	if err == nil {
-		err = verify()
+		err = sum.verify(section)
 	}
 	if err != nil {
 		return nil, err
@@ -144,7 +144,7 @@ func decodeZip(name string, r io.ReaderAt, size int64) (*StateDict, error) {
 		if f == nil {
 			continue // an error for the tensor that needs it
 		}
-		if st.data, st.verify, err = stored(f, r, size); err != nil {
+		if st.data, st.sum, err = stored(f, r, size); err != nil {
 			return nil, err
 		}
 		if want := st.length * int64(st.dtype.size); st.data.Size() != want {
@@ -160,8 +160,8 @@ func decodeZip(name string, r io.ReaderAt, size int64) (*StateDict, error) {
 }
 
 // stored returns the bytes of an uncompressed file in the archive, which lie
-// wholly inside it, and a check of their checksum.
-func stored(f *zip.File, r io.ReaderAt, size int64) (*io.SectionReader, func() error, error) {
+// wholly inside it, and their checksum.
+func stored(f *zip.File, r io.ReaderAt, size int64) (*io.SectionReader, *checksum, error) {
 	if f.Method != zip.Store || f.Flags&1 != 0 || f.CompressedSize64 != f.UncompressedSize64 {
 		return nil, nil, fmt.Errorf("zip archive: %s is compressed or encrypted, which torch.save never does", quote(f.Name))
 	}
@@ -172,18 +172,11 @@ func stored(f *zip.File, r io.ReaderAt, size int64) (*io.SectionReader, func() e
 	if at < 0 || at > size || f.UncompressedSize64 > uint64(size-at) {
 		return nil, nil, fmt.Errorf("zip archive: %s is cut off", quote(f.Name))
 	}
-	verify := func() error {
-		rc, err := f.Open()
-		if err == nil {
-			_, err = io.Copy(io.Discard, rc)
-			rc.Close()
-		}
-		if err != nil {
-			return fmt.Errorf("zip archive: %s: %w", quote(f.Name), err)
-		}
-		return nil
+	var sum *checksum
+	if f.CRC32 != 0 { // else it was never set, as package zip has it
+		sum = &checksum{f.Name, f.CRC32}
 	}
-	return io.NewSectionReader(r, at, int64(f.UncompressedSize64)), verify, nil
+	return io.NewSectionReader(r, at, int64(f.UncompressedSize64)), sum, nil
 }
 
 // bigEndian reads the file byteorder; older writers leave it out and mean little.
@@ -191,11 +184,11 @@ func bigEndian(f *zip.File, r io.ReaderAt, size int64) (bool, error) {
 	if f == nil {
 		return false, nil
 	}
-	section, verify, err := stored(f, r, size)
+	section, sum, err := stored(f, r, size)
 	if err != nil {
 		return false, err
 	}
-	if err := verify(); err != nil {
+	if err := sum.verify(section); err != nil {
 		return false, err
 	}
 	var buf [8]byte

@@ -63,7 +63,7 @@ func (d Detector) open() (*nac.Detector, error) {
 		if err != nil {
 			return nil, err
 		}
-		return nac.Load(d.File, m)
+		return at, at.Attach(m)
 	})
 }
 

@@ -101,7 +101,7 @@ func openDetector(file, model string, plan func(*nac.Model) *nac.Model) (*nac.De
 	if err != nil {
 		return nil, err
 	}
-	return nac.Load(file, plan(m))
+	return d, d.Attach(plan(m))
 }
 
 // openModelOf opens a classifier from model, or from where it was, or from beside file.
