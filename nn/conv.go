@@ -82,35 +82,6 @@ type convJob struct {
 // of the filter's values it is.
 type tap struct{ dy, dx, value int }
 
-// filters are the weights of a convolution as it or its transpose sees them: its
-// channels i and o are joined by values that begin at (i%ins)*inStep + (o%outs)*outStep.
-type filters struct {
-	weights         []float32
-	ins, outs       int
-	inStep, outStep int
-}
-
-// forward returns the filters from cin channels in groups.
-func (c convOp) forward(cin int) filters {
-	values, per := c.k.Size*c.k.Size, cin/c.k.groups()
-	return filters{c.weight, per, len(c.weight) / (per * values), values, per * values}
-}
-
-// backward returns those of the transpose.
-func (c convOp) backward(cin int) filters {
-	f := c.forward(cin)
-	return filters{f.weights, f.outs, f.ins, f.outStep, f.inStep}
-}
-
-// lanes sets dst to value v of the filters from channel i to the channels from o on,
-// which are of one group.
-func (f *filters) lanes(dst []float32, v, i, o int) {
-	from := f.weights[i%f.ins*f.inStep+o%f.outs*f.outStep+v:]
-	for l := range dst {
-		dst[l] = from[l*f.outStep]
-	}
-}
-
 // newConvJob packs a product of taps over cin channels of in yielding cout
 // channels of out, in groups.
 func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, f filters, cin, cout, groups int) *convJob {
@@ -142,35 +113,27 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, f filters, cin, cout
 	j.panelSize = len(j.tapOff) * j.cin * w
 	j.weights = kernel.Aligned(j.panels * j.panelSize)
 	long := j.cin // before it is divided
-	j.packing = &packing{j.panels, func(p int) {
-		var lanes [kernel.WidestTile]float32
-		first, count := 0, cin
-		if j.panelIn != nil {
-			first, count = j.panelIn[p], min(long, cin-j.panelIn[p])
-		}
-		for c := range count {
-			// The lanes whose group the channel is in.
-			from, to := p*w, min(p*w+w, cout)
-			if groups > 1 {
-				g := (first + c) / (cin / groups)
-				from, to = max(from, g*(cout/groups)), min(to, (g+1)*(cout/groups))
-			}
-			for t, tp := range taps {
-				row := p*j.panelSize + (t/run*long+t%run*ig.stride)*w
-				switch {
-				case from >= to:
-				case in.pairs:
-					f.lanes(lanes[:to-from], tp.value, c, from)
-					halves := kernel.Halves(j.weights[row+c/2*w:])
-					for l, v := range lanes[:to-from] {
-						halves[2*l+c%2] = kernel.BFloat16(v)
+	rowOf := func(t int) int { return (t/run*long + t%run*ig.stride) * w }
+	if groups > 1 || in.pairs {
+		j.packing = &packing{j.panels, func(p int) { j.packLanes(p, f, taps, rowOf, cin, cout, groups, long) }}
+	} else {
+		layOut := k.Lanes()
+		j.packing = &packing{j.panels, func(p int) {
+			block := f.newBlock(layOut)
+			for o := p * w; o < min(p*w+w, cout); o += kernel.Lanes {
+				for c := 0; c < cin; c += block.most {
+					count := min(block.most, cin-c)
+					block.fill(c, count, o)
+					for t, tp := range taps {
+						to := j.weights[p*j.panelSize+rowOf(t)+c*w+o-p*w:]
+						for i := range count {
+							*(*[kernel.Lanes]float32)(to[i*w:]) = block.rows[i*f.values+tp.value]
+						}
 					}
-				default:
-					f.lanes(j.weights[row+c*w+from-p*w:][:to-from], tp.value, first+c, from)
 				}
 			}
-		}
-	}}
+		}}
+	}
 	j.inImage, j.outImage = 4*int64(ig.image()), 4*int64(out.geom.image())
 	// A block's input should stay in the second-level cache beside a part of a
 	// panel, and a block should be long enough to repay reading all weights once.
@@ -178,6 +141,38 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, f filters, cin, cout
 	j.block = min(max(cache/(4*ig.stride), 48), 192) / kernel.Rows * kernel.Rows
 	j.part = j.shortTaps(partBytes / (4 * w))
 	return j
+}
+
+// packLanes fills a panel whose lanes may be of several groups, or pairs of bfloat16.
+func (j *convJob) packLanes(p int, f filters, taps []tap, rowOf func(t int) int, cin, cout, groups, long int) {
+	w := j.tile.Width
+	var lanes [kernel.WidestTile]float32
+	first, count := 0, cin
+	if j.panelIn != nil {
+		first, count = j.panelIn[p], min(long, cin-j.panelIn[p])
+	}
+	for c := range count {
+		// The lanes whose group the channel is in.
+		from, to := p*w, min(p*w+w, cout)
+		if groups > 1 {
+			g := (first + c) / (cin / groups)
+			from, to = max(from, g*(cout/groups)), min(to, (g+1)*(cout/groups))
+		}
+		for t, tp := range taps {
+			row := p*j.panelSize + rowOf(t)
+			switch {
+			case from >= to:
+			case j.in.pairs:
+				f.lanes(lanes[:to-from], tp.value, c, from)
+				halves := kernel.Halves(j.weights[row+c/2*w:])
+				for l, v := range lanes[:to-from] {
+					halves[2*l+c%2] = kernel.BFloat16(v)
+				}
+			default:
+				f.lanes(j.weights[row+c*w+from-p*w:][:to-from], tp.value, first+c, from)
+			}
+		}
+	}
 }
 
 // partBytes is the most of a panel that a block is multiplied with at a time: every
@@ -369,9 +364,7 @@ func forwardConv(p convPlan, c convOp, in, out *buffer) convolution {
 		copy(bias, c.bias)
 	}
 	if m := p.winogradOutputs(c.k, in.geom, out.geom, forwardOutputs(out.geom)); m > 0 {
-		j := newWinogradJob(p.kernel, m, in, out, c.k.Pad, func(o, i int) [9]float32 {
-			return [9]float32(c.weight[(o*cin+i)*9:])
-		})
+		j := newWinogradJob(p.kernel, m, in, out, c.k.Pad, c.forward(cin))
 		j.bias = bias
 		return j
 	}
@@ -400,12 +393,7 @@ func backwardConv(p convPlan, c convOp, gout, gin *buffer) []convolution {
 	var jobs []convolution
 	cin, cout, size, s := gin.geom.channels, gout.geom.channels, c.k.Size, c.k.Stride
 	if m := p.winogradOutputs(c.k, gin.geom, gout.geom, backwardOutputs); m > 0 {
-		return append(jobs, newWinogradJob(p.kernel, m, gout, gin, 2-c.k.Pad, func(i, o int) (turned [9]float32) {
-			for t, w := range c.weight[(o*cin+i)*9:][:9] {
-				turned[8-t] = w
-			}
-			return turned
-		}))
+		return append(jobs, newWinogradJob(p.kernel, m, gout, gin, 2-c.k.Pad, c.backward(cin)))
 	}
 	gout = p.operand(c.k, gout)
 	for py := range min(s, gin.geom.height) {

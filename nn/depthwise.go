@@ -10,7 +10,7 @@ import (
 // [channel][size][size].
 type depthwiseOp convOp
 
-func (d depthwiseOp) fold(a affineOp) depthwiseOp { return depthwiseOp(convOp(d).fold(a)) }
+func (d depthwiseOp) fold(a affineOp) depthwiseOp { return depthwiseOp(convOp(d).fold(a).scaled()) }
 
 // Depthwise is a convolution with as many groups as channels. The weight is
 // [channels][1][size][size]; bias may be nil.
@@ -18,7 +18,7 @@ func (g *Graph) Depthwise(x *Node, weight, bias []float32, k ConvShape) *Node {
 	if len(weight) != x.shape.C*k.Size*k.Size || (bias != nil && len(bias) != x.shape.C) {
 		panic(fmt.Sprintf("nn: depthwise convolution of %v by %d weights and %d biases", x.shape, len(weight), len(bias)))
 	}
-	return g.add(depthwiseOp{weight, bias, k}, k.of(x.shape, x.shape.C), x)
+	return g.add(depthwiseOp{weight: weight, bias: bias, k: k}, k.of(x.shape, x.shape.C), x)
 }
 
 // depthwiseJob computes output pixels of a depthwise convolution, or input

@@ -2,7 +2,6 @@ package nn
 
 import (
 	"cmp"
-	"runtime"
 	"slices"
 )
 
@@ -189,17 +188,13 @@ func fuse(g *Graph, pinned map[*Node]bool, from *Node, training bool) []*stage {
 	return stages
 }
 
-// fold returns the convolution followed by a batch norm as one convolution.
+// fold returns the convolution followed by a batch norm as one convolution. Its weights
+// are scaled when they are laid out: a copy of them all would cost as much as reading them.
 func (c convOp) fold(a affineOp) convOp {
-	out := len(a.scale)
-	per := len(c.weight) / out
-	f := convOp{weight: make([]float32, len(c.weight)), bias: make([]float32, out), k: c.k}
-	scaled := &packing{out, func(o int) {
-		for i := o * per; i < (o+1)*per; i++ {
-			f.weight[i] = float32(float64(c.weight[i]) * a.scale[o])
-		}
-	}}
-	scaled.all(runtime.GOMAXPROCS(0))
+	if c.scale != nil {
+		c = c.scaled()
+	}
+	f := convOp{weight: c.weight, bias: make([]float32, len(a.scale)), k: c.k, scale: a.scale}
 	for o, s := range a.scale {
 		b := a.shift[o]
 		if c.bias != nil {
@@ -208,4 +203,16 @@ func (c convOp) fold(a affineOp) convOp {
 		f.bias[o] = float32(b)
 	}
 	return f
+}
+
+// scaled returns the convolution with scaled weights.
+func (c convOp) scaled() convOp {
+	weight := make([]float32, len(c.weight))
+	per := len(weight) / len(c.scale)
+	for o, s := range c.scale {
+		for i := o * per; i < (o+1)*per; i++ {
+			weight[i] = float32(float64(c.weight[i]) * s)
+		}
+	}
+	return convOp{weight: weight, bias: c.bias, k: c.k}
 }

@@ -43,10 +43,12 @@ type op interface{}
 
 type (
 	inputOp struct{}
-	// convOp's weight is OIHW as in PyTorch.
+	// convOp's weight is OIHW as in PyTorch. Scale, if not nil, is a factor of each
+	// output channel's weights, from a batch norm that follows.
 	convOp struct {
 		weight, bias []float32
 		k            ConvShape
+		scale        []float64
 	}
 	// affineOp is batch norm in eval mode: x*scale + shift per channel.
 	affineOp struct {
@@ -114,7 +116,7 @@ func (g *Graph) Conv(x *Node, weight, bias []float32, k ConvShape) *Node {
 	if x.shape.C%groups != 0 || len(weight) == 0 || len(weight)/max(per, 1)%groups != 0 || len(weight)%per != 0 || (bias != nil && len(bias) != len(weight)/per) {
 		panic(fmt.Sprintf("nn: convolution of %v by %d weights and %d biases", x.shape, len(weight), len(bias)))
 	}
-	return g.add(convOp{weight, bias, k}, k.of(x.shape, len(weight)/per), x)
+	return g.add(convOp{weight: weight, bias: bias, k: k}, k.of(x.shape, len(weight)/per), x)
 }
 
 // Linear is a linear layer with weight [out][in] on a 1x1 activation; bias may be nil.

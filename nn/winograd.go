@@ -94,9 +94,8 @@ func growWinograd(m, pad int, in, out *geometry) {
 	in.grow(-pad, reach(out.height), -pad, reach(out.width))
 }
 
-// newWinogradJob plans out = conv(in) with the filters given by output and input
-// channel.
-func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, filter func(o, i int) [9]float32) *winogradJob {
+// newWinogradJob plans out = conv(in) with the filters.
+func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, f filters) *winogradJob {
 	ig, og := in.geom, out.geom
 	j := &winogradJob{
 		in: in, out: out, form: k.Winograd(m), cin: ig.stride,
@@ -120,21 +119,37 @@ func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, filter func(
 
 	panelSize := j.cin * w
 	j.weights = kernel.Aligned(j.groups * planes * j.panels * panelSize)
+	layOut := k.Lanes()
 	j.exact = &packing{j.groups * j.panels, func(part int) {
 		g, p := part/j.panels, part%j.panels
-		last := min(w, og.channels-g*j.group-p*w)
-		rows := make([]float32, planes*w)
-		for i := range ig.channels {
-			for lane := range last {
-				values := filter(g*j.group+p*w+lane, i)
-				j.form.Filter(&values, rows[lane:], w)
-			}
-			for plane := range planes {
-				copy(j.weights[((g*planes+plane)*j.panels+p)*panelSize+i*w:], rows[plane*w:][:w])
+		block := f.newBlock(layOut)
+		a := kernel.WinogradFilters{Step: 4 * kernel.Lanes, Plane: 4 * int64(j.panels*panelSize)}
+		first := 0
+		if f.turned {
+			a.Step, first = -a.Step, 8
+		}
+		for lane := 0; lane < w && g*j.group+p*w+lane < og.channels; lane += kernel.Lanes {
+			for i := 0; i < ig.channels; i += block.most {
+				count := min(block.most, ig.channels-i)
+				block.fill(i, count, g*j.group+p*w+lane)
+				for c := range count {
+					a.In = &block.rows[9*c+first][0]
+					a.Out = &j.weights[(g*planes*j.panels+p)*panelSize+(i+c)*w+lane]
+					j.form.Filters(&a)
+				}
 			}
 		}
 	}}
-	j.packing = winogradRepack(j, og.channels, ig.channels, filter)
+	j.packing = winogradRepack(j, og.channels, ig.channels, func(o, i int) (values [9]float32) {
+		from := f.weights[i*f.inStep+o*f.outStep:][:9]
+		for t, v := range from {
+			if f.turned {
+				t = 8 - t
+			}
+			values[t] = v
+		}
+		return values
+	})
 	for y := 0; y < og.height; y += m {
 		for x := 0; x < og.width; x += m {
 			j.patches = append(j.patches, patch{

@@ -53,9 +53,15 @@ func winograd4InputAVX512(a *WinogradInput)
 func winograd4OutputAVX512(a *WinogradOutput)
 
 var (
-	avx2Winograd = [2]Winograd{{2, winogradInputAVX2, winogradOutputAVX2}, {4, winograd4InputAVX2, winograd4OutputAVX2}}
+	avx2Winograd = [2]Winograd{
+		{2, winogradInputAVX2, winogradOutputAVX2, winogradFiltersAVX2},
+		{4, winograd4InputAVX2, winograd4OutputAVX2, winograd4FiltersAVX2},
+	}
 
-	avx512Winograd = [2]Winograd{{2, winogradInputAVX512, winogradOutputAVX512}, {4, winograd4InputAVX512, winograd4OutputAVX512}}
+	avx512Winograd = [2]Winograd{
+		{2, winogradInputAVX512, winogradOutputAVX512, winogradFiltersAVX2},
+		{4, winograd4InputAVX512, winograd4OutputAVX512, winograd4FiltersAVX2},
+	}
 
 	avx2   = &Set{name: "avx2", tiles: []Tile{{16, tile6x16AVX2}}, winograd: avx2Winograd}
 	avx512 = &Set{name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tile6x32AVX512}, {16, tile6x16AVX512}}, winograd: avx512Winograd}

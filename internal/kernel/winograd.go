@@ -10,9 +10,10 @@ import "unsafe"
 type Winograd struct {
 	// Outputs is m, the side of a patch's result.
 	Outputs int
-	// Input and Output run the transforms.
-	Input  func(*WinogradInput)
-	Output func(*WinogradOutput)
+	// Input, Output and Filters run the transforms.
+	Input   func(*WinogradInput)
+	Output  func(*WinogradOutput)
+	Filters func(*WinogradFilters)
 }
 
 // Side is the side of a patch.

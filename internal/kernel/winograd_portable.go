@@ -3,8 +3,14 @@ package kernel
 import "unsafe"
 
 var portableWinograd = [2]Winograd{
-	{2, func(a *WinogradInput) { winogradInput(a, 4) }, func(a *WinogradOutput) { winogradOutput(a, 4) }},
-	{4, func(a *WinogradInput) { winogradInput(a, 6) }, func(a *WinogradOutput) { winogradOutput(a, 6) }},
+	{
+		2, func(a *WinogradInput) { winogradInput(a, 4) }, func(a *WinogradOutput) { winogradOutput(a, 4) },
+		func(a *WinogradFilters) { winogradFilters(Winograd{Outputs: 2}, a) },
+	},
+	{
+		4, func(a *WinogradInput) { winogradInput(a, 6) }, func(a *WinogradOutput) { winogradOutput(a, 6) },
+		func(a *WinogradFilters) { winogradFilters(Winograd{Outputs: 4}, a) },
+	},
 }
 
 // vector is Lanes channels of one pixel.

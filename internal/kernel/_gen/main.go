@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, bf16, winograd, winograd512, depthwise, pool, gram, transformer, train or train512")
+	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, bf16, winograd, winograd512, depthwise, pool, gram, transformer, train, train512 or layout")
 	flag.Parse()
 	build.ConstraintExpr("!purego")
 	switch *isa {
@@ -55,6 +55,11 @@ func main() {
 		outer(vector{suffix: "AVX2", bytes: 32}, 2)
 		combine(vector{suffix: "AVX2", bytes: 32})
 		momentSums(vector{suffix: "AVX2", bytes: 32})
+	case "layout":
+		lanes()
+		constant := doubles("winogradFilters")
+		winogradFilters(2, constant)
+		winogradFilters(4, constant)
 	case "train512":
 		for _, n := range []int{1, 2, 4} {
 			outer(vector{suffix: "AVX512", bytes: 64}, n)
