@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"nac/internal/kernel"
 )
@@ -297,7 +298,11 @@ func (b *barrier) wait() {
 		return
 	}
 	for spins := 0; b.phase.Load() == phase; spins++ {
-		if spins > 1<<10 {
+		switch {
+		case spins > 3<<10:
+			// The system has taken the processor of one that is awaited: it may need this one.
+			time.Sleep(20 * time.Microsecond)
+		case spins > 1<<10:
 			runtime.Gosched() // there may be fewer processors than workers
 		}
 	}
