@@ -161,44 +161,9 @@ func TestFitNamedDetector(t *testing.T) {
 	}
 }
 
-// A model for lone images plans its convolutions otherwise and still takes several.
-func TestWithBatch(t *testing.T) {
-	ctx := context.Background()
-	m := fashionModel(t)
-	images := fashionList(t, "main_train_fashion")
-	images.Items = images.Items[:200]
-	o := fashionOptions()
-	o.Detector = "mls"
-	d, err := Fit(ctx, m, images, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "detector.nac")
-	if err := d.Save(path); err != nil {
-		t.Fatal(err)
-	}
-	lone, err := Load(path, m.WithBatch(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	const n = 5
-	tensors := tensorsOf(t, d, images.Items[:n])
-	want, got := make([]Result, n), make([]Result, n)
-	if err := d.ScoreTensors(ctx, tensors, want); err != nil {
-		t.Fatal(err)
-	}
-	if err := lone.ScoreTensors(ctx, tensors, got); err != nil {
-		t.Fatal(err)
-	}
-	for i, w := range want {
-		if g := got[i]; math.Abs(g.Score-w.Score) > 1e-5*math.Abs(w.Score) || g.Class != w.Class || g.Score == 0 {
-			t.Errorf("image %d: %+v, in batches %+v", i, g, w)
-		}
-	}
-}
-
-// Scores do not depend on how many goroutines compute them, nor on there being more processors.
-func TestWithWorkers(t *testing.T) {
+// How a model is to be used changes neither verdicts nor, but for the rounding of other
+// convolutions, scores.
+func TestModelPlans(t *testing.T) {
 	ctx := context.Background()
 	m := fashionModel(t)
 	images := fashionList(t, "main_train_fashion")
@@ -219,16 +184,27 @@ func TestWithWorkers(t *testing.T) {
 	if err := d.ScoreTensors(ctx, tensors, want); err != nil {
 		t.Fatal(err)
 	}
-	for _, workers := range []int{1, 3, -1} {
-		other, err := Load(path, m.WithWorkers(workers))
+	for _, plan := range []struct {
+		name      string
+		model     *Model
+		tolerance float64 // relative
+	}{
+		{"lone images", m.WithBatch(1), 1e-5},
+		{"one worker", m.WithWorkers(1), 0},
+		{"three workers", m.WithWorkers(3), 0},
+		{"all processors", m.WithWorkers(-1), 0},
+	} {
+		other, err := Load(path, plan.model)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := other.ScoreTensors(ctx, tensors, got); err != nil {
 			t.Fatal(err)
 		}
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%d workers: %v, want %v", workers, got, want)
+		for i, w := range want {
+			if g := got[i]; math.Abs(g.Score-w.Score) > plan.tolerance*math.Abs(w.Score) || g.Class != w.Class || g.Score == 0 {
+				t.Errorf("%s, image %d: %+v, want %+v", plan.name, i, g, w)
+			}
 		}
 	}
 }
