@@ -154,7 +154,7 @@ func tensorRequest(shape [3]int, tensor []float32) []byte {
 // what part of the processors server and client took.
 func (l *load) compare(address string, pid int, request []byte, n int, d *nac.Detector, tensor []float32) error {
 	all := result{statuses: map[int]int{}}
-	var engine, ratios []float64
+	var engine, ratios, costs []float64
 	var used [2]time.Duration
 	before, err := l.raw(d, tensor)
 	if err != nil {
@@ -181,36 +181,43 @@ func (l *load) compare(address string, pid int, request []byte, n int, d *nac.De
 			used[i] += end[i] - begin[i]
 		}
 		all.add(r)
-		images := (before + after) / 2
-		engine, ratios, before = append(engine, images), append(ratios, r.rate()/images), after
+		server := speed{r.rate(), float64(len(r.times)) / (end[0] - begin[0]).Seconds()}
+		alone := speed{(before.wall + after.wall) / 2, (before.processor + after.processor) / 2}
+		engine, ratios, costs = append(engine, alone.wall), append(ratios, server.wall/alone.wall), append(costs, server.processor/alone.processor)
+		before = after
 	}
 	slices.Sort(engine)
 	slices.Sort(ratios)
+	slices.Sort(costs)
 	share := func(d time.Duration) float64 {
 		return 100 * d.Seconds() / all.took.Seconds() / float64(runtime.NumCPU())
 	}
-	fmt.Printf("%2d connections: %v; the engine alone %.0f images/s, the server %.0f %% of it (%.0f to %.0f); of the processors server %.0f %%, client %.0f %%\n", n, all,
-		engine[l.rounds/2], 100*ratios[l.rounds/2], 100*ratios[0], 100*ratios[l.rounds-1], share(used[0]), share(used[1]))
+	fmt.Printf("%2d connections: %v; the engine alone %.0f images/s, the server %.0f %% of it (%.0f to %.0f), %.0f %% by processor time; of the processors server %.0f %%, client %.0f %%\n", n, all,
+		engine[l.rounds/2], 100*ratios[l.rounds/2], 100*ratios[0], 100*ratios[l.rounds-1], 100*costs[l.rounds/2], share(used[0]), share(used[1]))
 	return nil
 }
 
-// raw is how many images a second the engine scores in full batches in this process,
+// speed is images a second: of time, and of processor time that the process had.
+type speed struct{ wall, processor float64 }
+
+// raw is how many images the engine scores in full batches in this process,
 // decoded and transformed beforehand.
-func (l *load) raw(d *nac.Detector, tensor []float32) (float64, error) {
+func (l *load) raw(d *nac.Detector, tensor []float32) (speed, error) {
 	const batch = 64
 	input, results := slices.Repeat(tensor, batch), make([]nac.Result, batch)
 	var start time.Time
+	var used time.Duration
 	n := 0
 	for i := 0; i < 2 || time.Since(start) < l.time; i++ {
 		if i == 1 { // the first batch makes ready
-			start, n = time.Now(), 0
+			start, used, n = time.Now(), processorTime(os.Getpid()), 0
 		}
 		if err := d.ScoreTensors(context.Background(), input, results); err != nil {
-			return 0, err
+			return speed{}, err
 		}
 		n += batch
 	}
-	return float64(n) / time.Since(start).Seconds(), nil
+	return speed{float64(n) / time.Since(start).Seconds(), float64(n) / (processorTime(os.Getpid()) - used).Seconds()}, nil
 }
 
 type result struct {
