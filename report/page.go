@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"sync"
 	"time"
 
 	"nac/imageset"
@@ -43,30 +44,33 @@ type Page struct {
 //go:embed page.html search.html sweep.html style.css
 var files embed.FS
 
-var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
-	"thousands": thousands,
-	"fixed":     func(x float64) string { return fmt.Sprintf("%.2f", x) },
-	"percent":   percent,
-	"share":     func(x float64) string { return fmt.Sprintf("%.0f\u00a0%%", 100*x) },
-	"score":     func(x float64) string { return fmt.Sprintf("%#.4g", x) },
-	"alpha":     func(x float64) string { return fmt.Sprintf("%.6g", x) },
-	"rocX":      func(fpr float64) float64 { return rocLeft + rocSide*fpr },
-	"inc":       func(n int) int { return n + 1 },
-	"bins":      func(m int) int { return m - 1 },
-	"int":       func(n int64) int { return int(n) },
-	"deref":     func(x *float64) float64 { return *x },
-	"dict": func(pairs ...any) map[string]any {
-		m := map[string]any{}
-		for i := 0; i+1 < len(pairs); i += 2 {
-			m[pairs[i].(string)] = pairs[i+1]
-		}
-		return m
-	},
-	"style": func() (template.CSS, error) {
-		css, err := files.ReadFile("style.css")
-		return template.CSS(css), err
-	},
-}).ParseFS(files, "page.html", "search.html"))
+// page is parsed when it is first written: other commands should not wait for it.
+var page = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("page.html").Funcs(template.FuncMap{
+		"thousands": thousands,
+		"fixed":     func(x float64) string { return fmt.Sprintf("%.2f", x) },
+		"percent":   percent,
+		"share":     func(x float64) string { return fmt.Sprintf("%.0f\u00a0%%", 100*x) },
+		"score":     func(x float64) string { return fmt.Sprintf("%#.4g", x) },
+		"alpha":     func(x float64) string { return fmt.Sprintf("%.6g", x) },
+		"rocX":      func(fpr float64) float64 { return rocLeft + rocSide*fpr },
+		"inc":       func(n int) int { return n + 1 },
+		"bins":      func(m int) int { return m - 1 },
+		"int":       func(n int64) int { return int(n) },
+		"deref":     func(x *float64) float64 { return *x },
+		"dict": func(pairs ...any) map[string]any {
+			m := map[string]any{}
+			for i := 0; i+1 < len(pairs); i += 2 {
+				m[pairs[i].(string)] = pairs[i+1]
+			}
+			return m
+		},
+		"style": func() (template.CSS, error) {
+			css, err := files.ReadFile("style.css")
+			return template.CSS(css), err
+		},
+	}).ParseFS(files, "page.html", "search.html"))
+})
 
 // Write writes the page.
 func (p Page) Write(w io.Writer) error {
@@ -75,7 +79,7 @@ func (p Page) Write(w io.Writer) error {
 		return fmt.Errorf("report: %w", err)
 	}
 	b := bufio.NewWriter(w)
-	if err := page.Execute(b, v); err != nil {
+	if err := page().Execute(b, v); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	return b.Flush()

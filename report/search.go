@@ -61,7 +61,7 @@ func (p SearchPage) Write(w io.Writer) error {
 	slices.SortStableFunc(v.Top, func(a, b Point) int { return cmp.Compare(b.AUROC, a.AUROC) })
 	v.Top = v.Top[:min(topCombinations, len(v.Top))]
 	b := bufio.NewWriter(w)
-	if err := page.ExecuteTemplate(b, "search.html", v); err != nil {
+	if err := page().ExecuteTemplate(b, "search.html", v); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	return b.Flush()

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"io"
 	"math"
+	"sync"
 	"time"
 
 	"nac/dg"
@@ -124,19 +125,21 @@ type sweepView struct {
 	Groups  []scatterGroup
 }
 
-var sweepTemplate = template.Must(template.New("sweep.html").Funcs(template.FuncMap{
-	"percent": percent,
-	"average": func(domain string) bool { return domain == dg.Average },
-	"style": func() (template.CSS, error) {
-		css, err := files.ReadFile("style.css")
-		return template.CSS(css), err
-	},
-}).ParseFS(files, "sweep.html"))
+var sweepTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("sweep.html").Funcs(template.FuncMap{
+		"percent": percent,
+		"average": func(domain string) bool { return domain == dg.Average },
+		"style": func() (template.CSS, error) {
+			css, err := files.ReadFile("style.css")
+			return template.CSS(css), err
+		},
+	}).ParseFS(files, "sweep.html"))
+})
 
 // Write writes the page.
 func (s Sweep) Write(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	if err := sweepTemplate.Execute(b, sweepView{s, dg.Columns(), s.groups()}); err != nil {
+	if err := sweepTemplate().Execute(b, sweepView{s, dg.Columns(), s.groups()}); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	return b.Flush()

@@ -19,6 +19,7 @@ type Spec struct {
 // unasked, as it says nothing about the network.
 func (s *StateDict) Match(want []Spec) error {
 	var missing, shapes, values []string
+	var read []check
 	wanted := make(map[string]bool, len(want))
 	for _, w := range want {
 		wanted[w.Name] = true
@@ -35,8 +36,14 @@ func (s *StateDict) Match(want []Spec) error {
 			shapes = append(shapes, fmt.Sprintf("%s is %s but holds %d values", w.Name, dims(t.Shape), len(t.Data)))
 			continue
 		}
-		if bad := notFinite(t.Data); bad != "" {
-			values = append(values, w.Name+" "+bad)
+		read = append(read, check{name: w.Name, data: t.Data})
+	}
+	each(len(read), func() func(int) {
+		return func(i int) { read[i].bad = notFinite(read[i].data) }
+	})
+	for _, c := range read {
+		if c.bad != "" {
+			values = append(values, c.name+" "+c.bad)
 		}
 	}
 	var unexpected []string
@@ -60,6 +67,13 @@ func (s *StateDict) Match(want []Spec) error {
 		return nil
 	}
 	return fmt.Errorf("weights: %s: tensors do not fit the network: %s", s.source, strings.Join(parts, "; "))
+}
+
+// check is a tensor whose values are looked at, and what is wrong with them.
+type check struct {
+	name string
+	data []float32
+	bad  string
 }
 
 // notFinite describes the first value that is NaN or infinite, and the number of

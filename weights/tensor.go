@@ -108,18 +108,13 @@ func build(source string, list []namedTensor, size int64) (*StateDict, error) {
 		}
 	}
 	data, faults := make([][]float32, len(list)), make([]error, len(list))
-	var next atomic.Int64
-	var wait sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(list)) {
-		wait.Go(func() {
-			buf := make([]byte, piece*8) // no element is larger
-			for i := int(next.Add(1)) - 1; i < len(list); i = int(next.Add(1)) - 1 {
-				t := list[i].t
-				data[i], faults[i] = t.read(buf, verifiers[t.storage.base()] == i)
-			}
-		})
-	}
-	wait.Wait()
+	each(len(list), func() func(int) {
+		buf := make([]byte, min(total, piece)*8) // no element is larger
+		return func(i int) {
+			t := list[i].t
+			data[i], faults[i] = t.read(buf, verifiers[t.storage.base()] == i)
+		}
+	})
 	s := New(source)
 	for i, nt := range list {
 		if faults[i] != nil {
@@ -128,6 +123,21 @@ func build(source string, list []namedTensor, size int64) (*StateDict, error) {
 		s.Set(nt.name, Tensor{Shape: append([]int{}, nt.t.shape...), Data: data[i]})
 	}
 	return s, nil
+}
+
+// each does n things on all processors; worker makes what one goroutine does them with.
+func each(n int, worker func() func(i int)) {
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), n) {
+		wait.Go(func() {
+			do := worker()
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	wait.Wait()
 }
 
 // base returns the storage that holds the bytes.
