@@ -117,7 +117,8 @@ type attentionGroup struct {
 // should stay in the second-level cache, and a head's packed keys be read seldom.
 const attentionBlock = 96
 
-func newAttention(k *kernel.Set, op attentionOp, qkv, out *buffer) *attention {
+// newAttention plans blocks of about so many queries.
+func newAttention(k *kernel.Set, op attentionOp, qkv, out *buffer, block int) *attention {
 	c := out.geom.channels
 	groups, masks := op.pixels(out.geom)
 	a := &attention{op: op, kernels: k.Transformer(), qkv: qkv, out: out, dim: c / op.heads, tokens: len(groups[0])}
@@ -133,7 +134,7 @@ func newAttention(k *kernel.Set, op attentionOp, qkv, out *buffer) *attention {
 		}
 	}
 	tiles := (a.tokens + kernel.Rows - 1) / kernel.Rows
-	blocks := (a.tokens + attentionBlock - 1) / attentionBlock
+	blocks := (a.tokens + block - 1) / block
 	a.block = (tiles + blocks - 1) / blocks * kernel.Rows
 	a.blockStride = kernel.Pad(a.block)
 
@@ -357,7 +358,7 @@ func (h *attentionHead) softmaxBlock(first int) (queries, tiles int) {
 type attentionJob struct{ *attention }
 
 func newAttentionJob(k *kernel.Set, op attentionOp, qkv, out *buffer) *attentionJob {
-	return &attentionJob{newAttention(k, op, qkv, out)}
+	return &attentionJob{newAttention(k, op, qkv, out, attentionBlock)}
 }
 
 func (j *attentionJob) uses() []*buffer { return []*buffer{j.qkv, j.out} }
@@ -387,12 +388,24 @@ type attentionBackJob struct {
 	*attention
 	from, to, mask *buffer
 	accumulate     bool
+	// Queries from the first to before the last have gradients.
+	first, last int
 }
 
-func (c *compiler) attentionContribution(op attentionOp, g *buffer, x *value) {
-	out := &buffer{geom: g.geom} // for its geometry alone
-	j := &attentionBackJob{attention: newAttention(c.kernel, op, x.act, out), from: g, mask: x.mask()}
-	if x.written || x.pending != nil || j.mask != nil {
+// attentionContribution contributes the gradient of v to x, the queries, keys and values.
+func (c *compiler) attentionContribution(op attentionOp, v, x *value) {
+	out := &buffer{geom: v.geom} // for its geometry alone
+	lone, block := v.lone && op.window == 0, attentionBlock
+	if lone {
+		block = kernel.Rows
+	}
+	a := newAttention(c.kernel, op, x.act, out, block)
+	j := &attentionBackJob{attention: a, from: v.grad, mask: x.mask(), last: a.tokens}
+	if lone {
+		j.first = v.pixel / a.block * a.block
+		j.last = min(j.first+a.block, a.tokens)
+	}
+	if x.written || x.pending != nil || j.mask != nil || lone {
 		c.prepare(x)
 		j.accumulate = true
 	}
@@ -416,7 +429,7 @@ func (j *attentionBackJob) run(ws *workspace, _, task, _ int, sc *scratch) {
 	h.packTokens(keys, h.group.qkv1, s.keyRows)
 	grad := j.image(ws, j.from, task)[h.index*j.dim:]
 	tokenTiles := len(j.transposed)
-	for first := 0; first < j.tokens; first += j.block {
+	for first := j.first; first < j.last; first += j.block {
 		queries, tiles := h.softmaxBlock(first)
 		h.product(j.byKeys, j.columns, grad, h.group.out[first/kernel.Rows:], j.dim, s.packedValues, s.slopes, j.byScore, tiles, 0, nil, nil)
 		h.transposeScores(s.scores, s.scoresT)
@@ -425,7 +438,7 @@ func (j *attentionBackJob) run(ws *workspace, _, task, _ int, sc *scratch) {
 		h.transposeScores(s.slopes, s.slopesT)
 
 		flags := int64(0)
-		if first > 0 {
+		if first > j.first {
 			flags = kernel.Accumulate
 		}
 		h.packTokens(grad, h.group.out1[first:first+queries], s.grads)

@@ -66,6 +66,25 @@ func linear(g *Graph, r *rand.Rand, x *Node, out int) *Node {
 	return g.Conv(x, normal(r, out*fan, math.Sqrt(1/float64(fan))), normal(r, out, 0.3), ConvShape{Size: 1, Stride: 1})
 }
 
+// lastBlock is a transformer whose last block's second half is for one token alone,
+// beside a token that goes around it; gradients within the block.
+func lastBlock(token, around int) func(r *rand.Rand) (*Graph, Want) {
+	return func(r *rand.Rand) (*Graph, Want) {
+		g := NewGraph()
+		p := conv(g, r, g.Input(Shape{3, 6, 6}), 20, 2, 2, 0)
+		x := g.Tokens(p, normal(r, 20, 1), normal(r, 10*20, 0.1))
+		qkv := linear(g, r, layerNorm(g, r, x), 60)
+		a := g.Attention(qkv, 2)
+		x = g.Add(linear(g, r, a, 20), x)
+		n := layerNorm(g, r, x)
+		h := linear(g, r, g.Token(n, token), 36)
+		e := g.Apply(GELU, h)
+		f := layerNorm(g, r, g.Add(linear(g, r, e, 20), g.Token(x, around)))
+		l := g.Linear(f, normal(r, 6*20, 0.3), normal(r, 6, 0.1))
+		return g, Want{Logits: l, Feature: f, Layers: []*Node{f, e, h, n, a, qkv, p}, Gradients: true}
+	}
+}
+
 func init() {
 	networks = append(networks,
 		network{"vit", func(r *rand.Rand) (*Graph, Want) {
@@ -86,21 +105,9 @@ func init() {
 			l := g.Linear(f, normal(r, 6*24, 0.3), normal(r, 6, 0.1))
 			return g, Want{Logits: l, Feature: f, Layers: []*Node{f, want[1], want[0]}, Gradients: true}
 		}},
-		network{"vit, class token", func(r *rand.Rand) (*Graph, Want) {
-			// The last block's second half for the class token alone; gradients within blocks.
-			g := NewGraph()
-			p := conv(g, r, g.Input(Shape{3, 6, 6}), 20, 2, 2, 0)
-			x := g.Tokens(p, normal(r, 20, 1), normal(r, 10*20, 0.1))
-			qkv := linear(g, r, layerNorm(g, r, x), 60)
-			a := g.Attention(qkv, 2)
-			x = g.Add(linear(g, r, a, 20), x)
-			n := layerNorm(g, r, x)
-			h := linear(g, r, g.Token(n, 0), 36)
-			e := g.Apply(GELU, h)
-			f := layerNorm(g, r, g.Add(linear(g, r, e, 20), g.Token(x, 0)))
-			l := g.Linear(f, normal(r, 6*20, 0.3), normal(r, 6, 0.1))
-			return g, Want{Logits: l, Feature: f, Layers: []*Node{f, e, h, n, a, qkv, p}, Gradients: true}
-		}},
+		network{"vit, class token", lastBlock(0, 0)},
+		network{"vit, another token", lastBlock(7, 7)},
+		network{"vit, two tokens", lastBlock(7, 0)},
 		network{"swin", func(r *rand.Rand) (*Graph, Want) {
 			g := NewGraph()
 			block := func(x *Node, heads, window, shift int) (out, hidden *Node) {

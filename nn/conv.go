@@ -245,6 +245,11 @@ func (j *convJob) pixel(inOffset, outOffset int) {
 	j.outOff = append(j.outOff, 4*int64(outOffset))
 }
 
+// only leaves one pixel to compute.
+func (j *convJob) only(pixel int) {
+	j.inOff, j.outOff = j.inOff[pixel:pixel+1], j.outOff[pixel:pixel+1]
+}
+
 func (j *convJob) uses() []*buffer {
 	b := []*buffer{j.in, j.out, j.res, j.mask}
 	if j.after != nil {

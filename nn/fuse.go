@@ -38,6 +38,9 @@ type value struct {
 	written bool
 	// borrowed: grad is another value's too.
 	borrowed bool
+	// lone: the gradient is zero at all pixels but the one of this number.
+	lone  bool
+	pixel int
 }
 
 // masked reports whether contributions to the gradient are masked as they are

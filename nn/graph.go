@@ -103,6 +103,9 @@ type ConvShape struct{ Size, Stride, Pad, Trail, Groups int }
 
 func (k ConvShape) groups() int { return max(k.Groups, 1) }
 
+// point reports whether each pixel goes into one pixel alone, at the same place.
+func (k ConvShape) point() bool { return k.Size == 1 && k.Stride == 1 && k.Pad == 0 && k.Trail == 0 }
+
 func (k ConvShape) of(s Shape, channels int) Shape {
 	out := func(n int) int { return (n+2*k.Pad+k.Trail-k.Size)/k.Stride + 1 }
 	return Shape{channels, out(s.H), out(s.W)}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"nac/internal/kernel"
 )
@@ -384,7 +385,41 @@ func (c *compiler) backward(want Want) {
 	logits.grad = &buffer{geom: logits.geom}
 	logits.written = true
 	c.emit(&lossJob{logits.act, logits.grad})
+	c.findLone(logits)
 	c.descend(want, logits)
+}
+
+// findLone finds which gradients will be zero at all pixels but one, as they are where
+// of a sequence only the class token is read on.
+func (c *compiler) findLone(from *value) {
+	reached := map[*value]bool{from: true}
+	contribute := func(x *value, lone bool, pixel int) {
+		if x == nil || !x.wantGrad {
+			return
+		}
+		x.lone = lone && (!reached[x] || x.lone && x.pixel == pixel)
+		x.pixel = pixel
+		reached[x] = true
+	}
+	for _, s := range slices.Backward(c.stages) {
+		v := s.out
+		if !reached[v] {
+			continue
+		}
+		contribute(s.res, v.lone, v.pixel)
+		for _, in := range s.in {
+			switch op := s.op.(type) {
+			case tokenOp:
+				contribute(in, true, op.index)
+			case addOp, affineOp, layerNormOp, pointwiseOp: // pixel by pixel
+				contribute(in, v.lone, v.pixel)
+			case convOp:
+				contribute(in, v.lone && op.k.point(), v.pixel)
+			default:
+				contribute(in, false, 0)
+			}
+		}
+	}
 }
 
 // descend plans the backward pass from a value whose gradient is written.
@@ -499,7 +534,7 @@ func (c *compiler) propagate(s *stage) {
 	}
 	switch op := s.op.(type) {
 	case convOp:
-		c.convContribution(op, g, x)
+		c.convContribution(op, s.out, x)
 	case depthwiseOp:
 		c.depthwiseContribution(op, g, x)
 	case pointwiseOp:
@@ -517,7 +552,7 @@ func (c *compiler) propagate(s *stage) {
 		c.prepare(x)
 		c.emit(&leakyBackJob{op, g, x.grad, x.act, x.mask()})
 	case attentionOp:
-		c.attentionContribution(op, g, x)
+		c.attentionContribution(op, s.out, x)
 	case pixelsOp:
 		c.prepare(x)
 		c.emit(&pixelsBackJob{op, g, x.grad, x.mask()})
@@ -568,11 +603,15 @@ func (c *compiler) identity(v *value, g *buffer) {
 	c.emit(&identityJob{from: g, to: v.grad, mask: v.mask(), accumulate: true})
 }
 
-func (c *compiler) convContribution(op convOp, g *buffer, x *value) {
+// convContribution contributes the gradient of a convolution's output v to its input.
+func (c *compiler) convContribution(op convOp, v, x *value) {
 	if x.grad == nil {
 		x.grad = &buffer{geom: x.geom}
 	}
-	jobs := backwardConv(c.convPlan(), op, g, x.grad)
+	jobs := backwardConv(c.convPlan(), op, v.grad, x.grad)
+	if v.lone && op.k.point() {
+		jobs[0].(*convJob).only(v.pixel)
+	}
 	covered := 0
 	for _, j := range jobs {
 		covered += j.pixels()
