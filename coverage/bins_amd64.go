@@ -36,6 +36,15 @@ func countProductsAVX2(a *binArgs)
 func countValuesAVX2(a *binArgs)
 
 //go:noescape
+func slotsProductsAVX2(a *binArgs)
+
+//go:noescape
+func slotsValuesAVX2(a *binArgs)
+
+//go:noescape
+func tallyAVX2(a *tallyArgs)
+
+//go:noescape
 func sum8ProductsAVX2(a *binArgs)
 
 //go:noescape
@@ -53,6 +62,15 @@ func sum32ProductsAVX2(a *binArgs)
 //go:noescape
 func sum32ValuesAVX2(a *binArgs)
 
+// tallyArgs are Rows of slots of eight neurons, and their histograms, Stride bytes apart.
+type tallyArgs struct {
+	Slots  *uint16
+	Rows   int64
+	Table  *uint32
+	Stride int64
+	Next   *uint32 // histograms to fetch early, 128 bytes a row
+}
+
 var haveAVX2 = cpuid.CPU.Supports(cpuid.AVX2)
 
 // vectorCount does the work of count for the first arguments and returns how
@@ -67,6 +85,52 @@ func (t *lookup) vectorCount(table []uint32, x, y []float32, ahead int) int {
 		countProductsAVX2(&a)
 	}
 	return n
+}
+
+// vectorTally does the work of Layer.Add for the first channels, in two steps: what the
+// slots are, then counting neuron by neuron, so that it is a few histograms that are in
+// the nearest cache at a time. It returns how many channels those are. The table has
+// stride entries per channel.
+func (t *lookup) vectorTally(table []uint32, x, y []float32, channels, n int, slots []uint16) int {
+	all := channels &^ 7
+	stride := t.stride()
+	if all == 0 || !haveAVX2 || !t.single {
+		return 0
+	}
+	for row := 0; row < n; row += tallyMost {
+		rows := min(tallyMost, n-row)
+		group := tallyGroup(rows)
+		for first := 0; first < all; first += tallyWidth {
+			width := min(tallyWidth, all-first)
+			for r := range rows {
+				from := (row+r)*channels + first
+				a := binArgs{
+					X:      &x[from],
+					Groups: int64(width / 8),
+					Cells:  unsafe.SliceData(t.cells),
+					Keys:   unsafe.SliceData(t.keys),
+					Lo:     t.lo,
+					Last:   t.half - 1,
+					Half:   t.half,
+					Shift:  uint32(t.shift),
+					Table:  unsafe.Pointer(&slots[8*r : width/8*group][0]),
+					Ahead:  int64(4 * prefetchRows * channels),
+					Stride: int64(2 * group),
+				}
+				if y == nil {
+					slotsValuesAVX2(&a)
+				} else {
+					a.Y = &y[from]
+					slotsProductsAVX2(&a)
+				}
+			}
+			for c := 0; c < width; c += 8 {
+				counts := table[(first+c)*stride : (first+c+8)*stride]
+				tallyAVX2(&tallyArgs{Slots: &slots[c/8*group], Rows: int64(rows), Table: &counts[0], Stride: int64(4 * stride), Next: &table[min(first+c+8, all-8)*stride]})
+			}
+		}
+	}
+	return all
 }
 
 // vectorSum does the work of sumEntries for the first arguments, and returns

@@ -111,6 +111,106 @@ group:
 	VZEROUPPER
 	RET
 
+// func slotsProductsAVX2(a *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·slotsProductsAVX2(SB), NOSPLIT, $64-8
+	MOVQ         a+0(FP), DI
+	MOVQ         (DI), R8
+	MOVQ         8(DI), R9
+	MOVQ         16(DI), R10
+	MOVQ         24(DI), R11
+	MOVQ         32(DI), R12
+	MOVQ         56(DI), R13
+	MOVQ         64(DI), R14
+	MOVQ         72(DI), SI
+	VPXOR        Y4, Y4, Y4
+	VPBROADCASTD 40(DI), Y5
+	VPBROADCASTD 44(DI), Y6
+	VPBROADCASTD 48(DI), Y7
+	VMOVD        52(DI), X10
+	VPCMPEQD     Y9, Y9, Y9
+	VPSRLD       $0x01, Y9, Y8
+	VPSLLD       $0x1f, Y9, Y9
+
+group:
+	VMOVUPS    (R8), Y0
+	VMULPS     (R9), Y0, Y0
+	PREFETCHT0 (R8)(SI*1)
+	PREFETCHT0 (R9)(SI*1)
+	VPSRAD     $0x1f, Y0, Y1
+
+	// cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)
+	VPAND   Y8, Y0, Y2
+	VPSRLD  X10, Y2, Y2
+	VPSUBD  Y5, Y2, Y2
+	VPMAXSD Y4, Y2, Y2
+	VPMINSD Y6, Y2, Y2
+	VPAND   Y7, Y1, Y3
+	VPADDD  Y3, Y2, Y2
+	VMOVDQU Y2, (SP)
+
+	// key = bits ^ (sign | sign bit), ordered as an unsigned number
+	VPOR    Y9, Y1, Y1
+	VPXOR   Y1, Y0, Y0
+	VMOVDQU Y0, 32(SP)
+
+	// slot = cells[cell]; slot++ unless key < keys[slot]
+	MOVL    (SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    32(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, (R13)
+	MOVL    4(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    36(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 2(R13)
+	MOVL    8(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    40(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 4(R13)
+	MOVL    12(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    44(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 6(R13)
+	MOVL    16(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    48(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 8(R13)
+	MOVL    20(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    52(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 10(R13)
+	MOVL    24(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    56(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 12(R13)
+	MOVL    28(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    60(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 14(R13)
+	ADDQ    R14, R13
+	ADDQ    $0x20, R8
+	ADDQ    $0x20, R9
+	DECQ    R10
+	JNZ     group
+	VZEROUPPER
+	RET
+
 // func sum8ProductsAVX2(a *byte)
 // Requires: AVX, AVX2, MMX+
 TEXT ·sum8ProductsAVX2(SB), NOSPLIT, $64-8
@@ -565,6 +665,102 @@ group:
 	VZEROUPPER
 	RET
 
+// func slotsValuesAVX2(a *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·slotsValuesAVX2(SB), NOSPLIT, $64-8
+	MOVQ         a+0(FP), DI
+	MOVQ         (DI), R8
+	MOVQ         16(DI), R10
+	MOVQ         24(DI), R11
+	MOVQ         32(DI), R12
+	MOVQ         56(DI), R13
+	MOVQ         64(DI), R14
+	MOVQ         72(DI), SI
+	VPXOR        Y4, Y4, Y4
+	VPBROADCASTD 40(DI), Y5
+	VPBROADCASTD 44(DI), Y6
+	VPBROADCASTD 48(DI), Y7
+	VMOVD        52(DI), X10
+	VPCMPEQD     Y9, Y9, Y9
+	VPSRLD       $0x01, Y9, Y8
+	VPSLLD       $0x1f, Y9, Y9
+
+group:
+	VMOVUPS    (R8), Y0
+	PREFETCHT0 (R8)(SI*1)
+	VPSRAD     $0x1f, Y0, Y1
+
+	// cell = clamp(magnitude >> shift - lo, 0, last) + (half if negative)
+	VPAND   Y8, Y0, Y2
+	VPSRLD  X10, Y2, Y2
+	VPSUBD  Y5, Y2, Y2
+	VPMAXSD Y4, Y2, Y2
+	VPMINSD Y6, Y2, Y2
+	VPAND   Y7, Y1, Y3
+	VPADDD  Y3, Y2, Y2
+	VMOVDQU Y2, (SP)
+
+	// key = bits ^ (sign | sign bit), ordered as an unsigned number
+	VPOR    Y9, Y1, Y1
+	VPXOR   Y1, Y0, Y0
+	VMOVDQU Y0, 32(SP)
+
+	// slot = cells[cell]; slot++ unless key < keys[slot]
+	MOVL    (SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    32(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, (R13)
+	MOVL    4(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    36(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 2(R13)
+	MOVL    8(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    40(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 4(R13)
+	MOVL    12(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    44(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 6(R13)
+	MOVL    16(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    48(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 8(R13)
+	MOVL    20(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    52(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 10(R13)
+	MOVL    24(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    56(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 12(R13)
+	MOVL    28(SP), AX
+	MOVWLZX (R11)(AX*2), BX
+	MOVL    60(SP), CX
+	CMPL    CX, (R12)(BX*4)
+	SBBL    $-1, BX
+	MOVW    BX, 14(R13)
+	ADDQ    R14, R13
+	ADDQ    $0x20, R8
+	DECQ    R10
+	JNZ     group
+	VZEROUPPER
+	RET
+
 // func sum8ValuesAVX2(a *byte)
 // Requires: AVX, AVX2, MMX+
 TEXT ·sum8ValuesAVX2(SB), NOSPLIT, $64-8
@@ -902,4 +1098,52 @@ group:
 	JNZ     group
 	MOVQ    R15, 80(DI)
 	VZEROUPPER
+	RET
+
+// func tallyAVX2(a *byte)
+// Requires: MMX+
+TEXT ·tallyAVX2(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), DI
+	MOVQ 16(DI), R8
+	MOVQ R8, R9
+	ADDQ 24(DI), R9
+	MOVQ R9, R10
+	ADDQ 24(DI), R10
+	MOVQ R10, R11
+	ADDQ 24(DI), R11
+	MOVQ R11, R12
+	ADDQ 24(DI), R12
+	MOVQ R12, R13
+	ADDQ 24(DI), R13
+	MOVQ R13, R14
+	ADDQ 24(DI), R14
+	MOVQ R14, R15
+	ADDQ 24(DI), R15
+	MOVQ (DI), SI
+	MOVQ 8(DI), CX
+	MOVQ 32(DI), DI
+
+row:
+	PREFETCHT1 (DI)
+	PREFETCHT1 64(DI)
+	ADDQ       $0x00000080, DI
+	MOVWLZX    (SI), AX
+	INCL       (R8)(AX*4)
+	MOVWLZX    2(SI), BX
+	INCL       (R9)(BX*4)
+	MOVWLZX    4(SI), DX
+	INCL       (R10)(DX*4)
+	MOVWLZX    6(SI), AX
+	INCL       (R11)(AX*4)
+	MOVWLZX    8(SI), BX
+	INCL       (R12)(BX*4)
+	MOVWLZX    10(SI), DX
+	INCL       (R13)(DX*4)
+	MOVWLZX    12(SI), AX
+	INCL       (R14)(AX*4)
+	MOVWLZX    14(SI), BX
+	INCL       (R15)(BX*4)
+	ADDQ       $0x10, SI
+	DECQ       CX
+	JNZ        row
 	RET

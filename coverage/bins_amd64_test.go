@@ -24,6 +24,11 @@ func TestBinArgs(t *testing.T) {
 			t.Errorf("field %d at %d, generated for %d", i, c[0], c[1])
 		}
 	}
+	var b tallyArgs
+	got := []uintptr{unsafe.Offsetof(b.Slots), unsafe.Offsetof(b.Rows), unsafe.Offsetof(b.Table), unsafe.Offsetof(b.Stride), unsafe.Offsetof(b.Next)}
+	if want := []uintptr{0, 8, 16, 24, 32}; !slices.Equal(got, want) {
+		t.Errorf("fields of tallyArgs at %v, generated for %v", got, want)
+	}
 }
 
 // TestAssembly compares assembly with portable Go at all small lengths, on

@@ -13,6 +13,23 @@ const (
 // blocks narrower than a row, the processor does not foresee them itself.
 const prefetchRows = 2
 
+const (
+	// From tallyRows samples on, states are counted in two steps, of at most tallyMost
+	// samples and tallyWidth channels, whose slots stay in the second-level cache.
+	tallyRows  = 16
+	tallyMost  = 256
+	tallyWidth = 256
+)
+
+// tallyGroup is how many slots lie from those of eight channels to those of the next:
+// a line more than there are, so that they do not all want the same places in a cache.
+func tallyGroup(rows int) int { return 8*rows + 32 }
+
+// tallySlots is the room for the slots of n samples.
+func tallySlots(n, channels int) int {
+	return (min(tallyWidth, channels) + 7) / 8 * tallyGroup(min(tallyMost, n))
+}
+
 // blockWidth returns how many channels to work on at a time. Callers go
 // through blocks of channels outside and samples inside, so that a histogram
 // larger than the caches is gone through once, piece by piece.

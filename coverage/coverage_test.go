@@ -535,3 +535,28 @@ func TestScoreBins(t *testing.T) {
 		wants(t, c.ScoreBins(bins[:1], n, got), "1 layers")
 	}
 }
+
+// Samples that are added together count as they do one by one.
+func TestAddTogether(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for f := range StateFunc(len(stateFuncNames)) {
+		for _, c := range []struct{ m, channels, n int }{
+			{50, 1, tallyRows}, {50, 8, tallyRows}, {4, 23, 40}, {50, 300, 33}, {1000, 17, tallyMost}, {50, tallyWidth + 9, tallyMost + 20},
+		} {
+			settings := LayerSettings{Layer: "a", M: c.m, O: 3, Alpha: 100, Func: f}
+			together, single := newLayer(t, settings, c.channels), newLayer(t, settings, c.channels)
+			z, g := normal(r, c.n*c.channels, 1), normal(r, c.n*c.channels, 0.02)
+			z[r.IntN(len(z))] = float32(math.NaN())
+			for range 2 {
+				must(t, together.Add(z, g, c.n))
+				for i := range c.n {
+					from, to := i*c.channels, (i+1)*c.channels
+					must(t, single.Add(z[from:to], g[from:to], 1))
+				}
+			}
+			if !slices.Equal(together.counts, single.counts) || together.Samples() != single.Samples() {
+				t.Errorf("%v, M=%d, %d channels: %d samples count differently together and one by one", f, c.m, c.channels, c.n)
+			}
+		}
+	}
+}

@@ -25,6 +25,7 @@ type Layer struct {
 	samples  int64
 	look     *lookup
 	counts   []uint32 // [channel][slot]
+	slots    []uint16 // for Add: see vectorTally
 
 	mu    sync.Mutex
 	table atomic.Pointer[table] // capped counts; nil after a change
@@ -67,8 +68,15 @@ func (l *Layer) Add(z, g []float32, n int) error {
 	l.table.Store(nil)
 	l.samples += int64(n)
 	x, y := l.settings.Func.factors(z, g)
+	first := 0
+	if n >= tallyRows {
+		if need := tallySlots(n, l.channels); len(l.slots) < need {
+			l.slots = make([]uint16, need)
+		}
+		first = l.look.vectorTally(l.counts, x, y, l.channels, n, l.slots)
+	}
 	width := l.blockWidth(n, 4)
-	for first := 0; first < l.channels; first += width {
+	for ; first < l.channels; first += width {
 		end := min(first+width, l.channels)
 		counts := l.counts[first*l.look.stride() : end*l.look.stride()]
 		for row := range n {

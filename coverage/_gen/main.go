@@ -31,11 +31,52 @@ func main() {
 	ConstraintExpr("!purego")
 	for _, product := range []bool{true, false} {
 		bins("count", product, 32)
+		bins("slots", product, 0)
 		for _, bits := range []int{8, 16, 32} {
 			bins(fmt.Sprintf("sum%d", bits), product, bits)
 		}
 	}
+	tally()
 	Generate()
+}
+
+// Byte offsets of the fields of tallyArgs; bins_amd64_test.go checks them.
+const (
+	tallySlots  = 0
+	tallyRows   = 8
+	tallyTable  = 16
+	tallyStride = 24
+	tallyNext   = 32
+)
+
+// tally writes the kernel that counts slots of eight neurons, whose histograms begin at
+// R8 to R15. Meanwhile it fetches those that come next: what they cost is waiting for memory.
+func tally() {
+	TEXT("tallyAVX2", NOSPLIT, "func(a *byte)")
+	MOVQ(NewParamAddr("a", 0), RDI)
+	arg := func(disp int) Mem { return Mem{Base: RDI, Disp: disp} }
+	neurons := []GPPhysical{R8, R9, R10, R11, R12, R13, R14, R15}
+	MOVQ(arg(tallyTable), R8)
+	for i := 1; i < len(neurons); i++ {
+		MOVQ(neurons[i-1], neurons[i])
+		ADDQ(arg(tallyStride), neurons[i])
+	}
+	MOVQ(arg(tallySlots), RSI)
+	MOVQ(arg(tallyRows), RCX)
+	MOVQ(arg(tallyNext), RDI)
+	Label("row")
+	PREFETCHT1(Mem{Base: RDI})
+	PREFETCHT1(Mem{Base: RDI, Disp: 64})
+	ADDQ(U32(128), RDI)
+	slot := []GPPhysical{RAX, RBX, RDX}
+	for i, n := range neurons {
+		MOVWLZX(Mem{Base: RSI, Disp: 2 * i}, slot[i%3].As32())
+		INCL(Mem{Base: n, Index: slot[i%3], Scale: 4})
+	}
+	ADDQ(Imm(16), RSI)
+	DECQ(RCX)
+	JNZ(LabelRef("row"))
+	RET()
 }
 
 // bins writes a kernel for eight arguments at a time: x*y, or x alone. Vector
@@ -64,8 +105,10 @@ func bins(kind string, product bool, bits int) {
 	MOVQ(arg(argStride), stride)
 	ahead := RSI
 	MOVQ(arg(argAhead), ahead)
-	counting := kind == "count"
-	if !counting {
+	// Slots of a group are written side by side, stride is from group to group.
+	counting, slots := kind == "count", kind == "slots"
+	summing := !counting && !slots
+	if summing {
 		XORL(sum.As32(), sum.As32())
 	}
 
@@ -112,6 +155,10 @@ func bins(kind string, product bool, bits int) {
 		MOVL(keyOf.Offset(4*i), ECX)
 		CMPL(ECX, Mem{Base: keys, Index: RBX, Scale: 4})
 		SBBL(I8(-1), EBX)
+		if slots {
+			MOVW(BX, Mem{Base: table, Disp: 2 * i})
+			continue
+		}
 		switch entry := (Mem{Base: table, Index: RBX, Scale: uint8(bits / 8)}); {
 		case counting:
 			INCL(entry)
@@ -122,9 +169,12 @@ func bins(kind string, product bool, bits int) {
 		default:
 			MOVL(entry, EDX)
 		}
-		if !counting {
+		if summing {
 			ADDQ(RDX, sum)
 		}
+		ADDQ(stride, table)
+	}
+	if slots {
 		ADDQ(stride, table)
 	}
 	ADDQ(Imm(32), px)
@@ -133,7 +183,7 @@ func bins(kind string, product bool, bits int) {
 	}
 	DECQ(groups)
 	JNZ(LabelRef("group"))
-	if !counting {
+	if summing {
 		MOVQ(sum, arg(argSum))
 	}
 	VZEROUPPER()
