@@ -45,6 +45,15 @@ func slotsValuesAVX2(a *binArgs)
 func tallyAVX2(a *tallyArgs)
 
 //go:noescape
+func tallySum8AVX2(a *tallyArgs)
+
+//go:noescape
+func tallySum16AVX2(a *tallyArgs)
+
+//go:noescape
+func tallySum32AVX2(a *tallyArgs)
+
+//go:noescape
 func sum8ProductsAVX2(a *binArgs)
 
 //go:noescape
@@ -62,13 +71,15 @@ func sum32ProductsAVX2(a *binArgs)
 //go:noescape
 func sum32ValuesAVX2(a *binArgs)
 
-// tallyArgs are Rows of slots of eight neurons, and their histograms, Stride bytes apart.
+// tallyArgs are Rows of slots of eight neurons and their entries, in tables Stride bytes
+// apart. 128 bytes a row are fetched from Next on. Sums are of each row.
 type tallyArgs struct {
 	Slots  *uint16
 	Rows   int64
-	Table  *uint32
+	Table  unsafe.Pointer
 	Stride int64
-	Next   *uint32 // histograms to fetch early, 128 bytes a row
+	Next   unsafe.Pointer
+	Sums   *uint64
 }
 
 var haveAVX2 = cpuid.CPU.Supports(cpuid.AVX2)
@@ -87,16 +98,28 @@ func (t *lookup) vectorCount(table []uint32, x, y []float32, ahead int) int {
 	return n
 }
 
-// vectorTally does the work of Layer.Add for the first channels, in two steps: what the
-// slots are, then counting neuron by neuron, so that it is a few histograms that are in
-// the nearest cache at a time. It returns how many channels those are. The table has
-// stride entries per channel.
+// vectorTally does the work of Layer.Add for the first channels, of which it returns the
+// number. The table has stride entries per channel.
 func (t *lookup) vectorTally(table []uint32, x, y []float32, channels, n int, slots []uint16) int {
+	return vectorSlots(t, table, x, y, channels, n, slots, nil)
+}
+
+// vectorTallySums does the work of sumCapped for the first channels, of which it returns
+// the number.
+func vectorTallySums[T entry](t *lookup, table []T, x, y []float32, channels, n int, slots []uint16, sums []uint64) int {
+	return vectorSlots(t, table, x, y, channels, n, slots, sums[:n])
+}
+
+// vectorSlots goes through blocks of samples and channels: first it finds the slots, then
+// it counts them, or adds up their entries if there are sums, eight channels at a time. So
+// it is a few histograms that are in the nearest cache at a time. It returns how many
+// channels it went through, a multiple of eight.
+func vectorSlots[T entry](t *lookup, table []T, x, y []float32, channels, n int, slots []uint16, sums []uint64) int {
 	all := channels &^ 7
-	stride := t.stride()
 	if all == 0 || !haveAVX2 || !t.single {
 		return 0
 	}
+	stride := t.stride()
 	for row := 0; row < n; row += tallyMost {
 		rows := min(tallyMost, n-row)
 		group := tallyGroup(rows)
@@ -124,9 +147,27 @@ func (t *lookup) vectorTally(table []uint32, x, y []float32, channels, n int, sl
 					slotsProductsAVX2(&a)
 				}
 			}
-			for c := 0; c < width; c += 8 {
-				counts := table[(first+c)*stride : (first+c+8)*stride]
-				tallyAVX2(&tallyArgs{Slots: &slots[c/8*group], Rows: int64(rows), Table: &counts[0], Stride: int64(4 * stride), Next: &table[min(first+c+8, all-8)*stride]})
+			for c := first; c < first+width; c += 8 {
+				a := tallyArgs{
+					Slots:  &slots[(c-first)/8*group],
+					Rows:   int64(rows),
+					Table:  unsafe.Pointer(&table[c*stride : (c+8)*stride][0]),
+					Stride: int64(stride) * int64(unsafe.Sizeof(table[0])),
+					Next:   unsafe.Pointer(&table[min(c+8, channels-1)*stride]),
+				}
+				if sums == nil {
+					tallyAVX2(&a)
+					continue
+				}
+				a.Sums = &sums[row]
+				switch unsafe.Sizeof(table[0]) {
+				case 1:
+					tallySum8AVX2(&a)
+				case 2:
+					tallySum16AVX2(&a)
+				default:
+					tallySum32AVX2(&a)
+				}
 			}
 		}
 	}

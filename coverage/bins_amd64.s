@@ -1147,3 +1147,189 @@ row:
 	DECQ       CX
 	JNZ        row
 	RET
+
+// func tallySum8AVX2(a *byte)
+// Requires: MMX+
+TEXT ·tallySum8AVX2(SB), NOSPLIT, $8-8
+	MOVQ a+0(FP), DI
+	MOVQ 16(DI), R8
+	MOVQ R8, R9
+	ADDQ 24(DI), R9
+	MOVQ R9, R10
+	ADDQ 24(DI), R10
+	MOVQ R10, R11
+	ADDQ 24(DI), R11
+	MOVQ R11, R12
+	ADDQ 24(DI), R12
+	MOVQ R12, R13
+	ADDQ 24(DI), R13
+	MOVQ R13, R14
+	ADDQ 24(DI), R14
+	MOVQ R14, R15
+	ADDQ 24(DI), R15
+	MOVQ (DI), SI
+	MOVQ 8(DI), CX
+	MOVQ 40(DI), AX
+	MOVQ AX, (SP)
+	MOVQ 32(DI), DI
+
+row:
+	PREFETCHT1 (DI)
+	PREFETCHT1 64(DI)
+	ADDQ       $0x00000080, DI
+	XORL       AX, AX
+	MOVWLZX    (SI), BX
+	MOVBLZX    (R8)(BX*1), DX
+	ADDQ       DX, AX
+	MOVWLZX    2(SI), BX
+	MOVBLZX    (R9)(BX*1), DX
+	ADDQ       DX, AX
+	MOVWLZX    4(SI), BX
+	MOVBLZX    (R10)(BX*1), DX
+	ADDQ       DX, AX
+	MOVWLZX    6(SI), BX
+	MOVBLZX    (R11)(BX*1), DX
+	ADDQ       DX, AX
+	MOVWLZX    8(SI), BX
+	MOVBLZX    (R12)(BX*1), DX
+	ADDQ       DX, AX
+	MOVWLZX    10(SI), BX
+	MOVBLZX    (R13)(BX*1), DX
+	ADDQ       DX, AX
+	MOVWLZX    12(SI), BX
+	MOVBLZX    (R14)(BX*1), DX
+	ADDQ       DX, AX
+	MOVWLZX    14(SI), BX
+	MOVBLZX    (R15)(BX*1), DX
+	ADDQ       DX, AX
+	MOVQ       (SP), BX
+	ADDQ       AX, (BX)
+	ADDQ       $0x08, (SP)
+	ADDQ       $0x10, SI
+	DECQ       CX
+	JNZ        row
+	RET
+
+// func tallySum16AVX2(a *byte)
+// Requires: MMX+
+TEXT ·tallySum16AVX2(SB), NOSPLIT, $8-8
+	MOVQ a+0(FP), DI
+	MOVQ 16(DI), R8
+	MOVQ R8, R9
+	ADDQ 24(DI), R9
+	MOVQ R9, R10
+	ADDQ 24(DI), R10
+	MOVQ R10, R11
+	ADDQ 24(DI), R11
+	MOVQ R11, R12
+	ADDQ 24(DI), R12
+	MOVQ R12, R13
+	ADDQ 24(DI), R13
+	MOVQ R13, R14
+	ADDQ 24(DI), R14
+	MOVQ R14, R15
+	ADDQ 24(DI), R15
+	MOVQ (DI), SI
+	MOVQ 8(DI), CX
+	MOVQ 40(DI), AX
+	MOVQ AX, (SP)
+	MOVQ 32(DI), DI
+
+row:
+	PREFETCHT1 (DI)
+	PREFETCHT1 64(DI)
+	ADDQ       $0x00000080, DI
+	XORL       AX, AX
+	MOVWLZX    (SI), BX
+	MOVWLZX    (R8)(BX*2), DX
+	ADDQ       DX, AX
+	MOVWLZX    2(SI), BX
+	MOVWLZX    (R9)(BX*2), DX
+	ADDQ       DX, AX
+	MOVWLZX    4(SI), BX
+	MOVWLZX    (R10)(BX*2), DX
+	ADDQ       DX, AX
+	MOVWLZX    6(SI), BX
+	MOVWLZX    (R11)(BX*2), DX
+	ADDQ       DX, AX
+	MOVWLZX    8(SI), BX
+	MOVWLZX    (R12)(BX*2), DX
+	ADDQ       DX, AX
+	MOVWLZX    10(SI), BX
+	MOVWLZX    (R13)(BX*2), DX
+	ADDQ       DX, AX
+	MOVWLZX    12(SI), BX
+	MOVWLZX    (R14)(BX*2), DX
+	ADDQ       DX, AX
+	MOVWLZX    14(SI), BX
+	MOVWLZX    (R15)(BX*2), DX
+	ADDQ       DX, AX
+	MOVQ       (SP), BX
+	ADDQ       AX, (BX)
+	ADDQ       $0x08, (SP)
+	ADDQ       $0x10, SI
+	DECQ       CX
+	JNZ        row
+	RET
+
+// func tallySum32AVX2(a *byte)
+// Requires: MMX+
+TEXT ·tallySum32AVX2(SB), NOSPLIT, $8-8
+	MOVQ a+0(FP), DI
+	MOVQ 16(DI), R8
+	MOVQ R8, R9
+	ADDQ 24(DI), R9
+	MOVQ R9, R10
+	ADDQ 24(DI), R10
+	MOVQ R10, R11
+	ADDQ 24(DI), R11
+	MOVQ R11, R12
+	ADDQ 24(DI), R12
+	MOVQ R12, R13
+	ADDQ 24(DI), R13
+	MOVQ R13, R14
+	ADDQ 24(DI), R14
+	MOVQ R14, R15
+	ADDQ 24(DI), R15
+	MOVQ (DI), SI
+	MOVQ 8(DI), CX
+	MOVQ 40(DI), AX
+	MOVQ AX, (SP)
+	MOVQ 32(DI), DI
+
+row:
+	PREFETCHT1 (DI)
+	PREFETCHT1 64(DI)
+	ADDQ       $0x00000080, DI
+	XORL       AX, AX
+	MOVWLZX    (SI), BX
+	MOVL       (R8)(BX*4), DX
+	ADDQ       DX, AX
+	MOVWLZX    2(SI), BX
+	MOVL       (R9)(BX*4), DX
+	ADDQ       DX, AX
+	MOVWLZX    4(SI), BX
+	MOVL       (R10)(BX*4), DX
+	ADDQ       DX, AX
+	MOVWLZX    6(SI), BX
+	MOVL       (R11)(BX*4), DX
+	ADDQ       DX, AX
+	MOVWLZX    8(SI), BX
+	MOVL       (R12)(BX*4), DX
+	ADDQ       DX, AX
+	MOVWLZX    10(SI), BX
+	MOVL       (R13)(BX*4), DX
+	ADDQ       DX, AX
+	MOVWLZX    12(SI), BX
+	MOVL       (R14)(BX*4), DX
+	ADDQ       DX, AX
+	MOVWLZX    14(SI), BX
+	MOVL       (R15)(BX*4), DX
+	ADDQ       DX, AX
+	MOVQ       (SP), BX
+	ADDQ       AX, (BX)
+	ADDQ       $0x08, (SP)
+	ADDQ       $0x10, SI
+	DECQ       CX
+	JNZ        row
+	RET

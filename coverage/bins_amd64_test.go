@@ -25,8 +25,8 @@ func TestBinArgs(t *testing.T) {
 		}
 	}
 	var b tallyArgs
-	got := []uintptr{unsafe.Offsetof(b.Slots), unsafe.Offsetof(b.Rows), unsafe.Offsetof(b.Table), unsafe.Offsetof(b.Stride), unsafe.Offsetof(b.Next)}
-	if want := []uintptr{0, 8, 16, 24, 32}; !slices.Equal(got, want) {
+	got := []uintptr{unsafe.Offsetof(b.Slots), unsafe.Offsetof(b.Rows), unsafe.Offsetof(b.Table), unsafe.Offsetof(b.Stride), unsafe.Offsetof(b.Next), unsafe.Offsetof(b.Sums)}
+	if want := []uintptr{0, 8, 16, 24, 32, 40}; !slices.Equal(got, want) {
 		t.Errorf("fields of tallyArgs at %v, generated for %v", got, want)
 	}
 }

@@ -536,8 +536,8 @@ func TestScoreBins(t *testing.T) {
 	}
 }
 
-// Samples that are added together count as they do one by one.
-func TestAddTogether(t *testing.T) {
+// Samples count together as they do one by one, and score so.
+func TestTogether(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for f := range StateFunc(len(stateFuncNames)) {
 		for _, c := range []struct{ m, channels, n int }{
@@ -556,6 +556,19 @@ func TestAddTogether(t *testing.T) {
 			}
 			if !slices.Equal(together.counts, single.counts) || together.Samples() != single.Samples() {
 				t.Errorf("%v, M=%d, %d channels: %d samples count differently together and one by one", f, c.m, c.channels, c.n)
+			}
+			for _, o := range []int{3, 3000, 1 << 20} { // tables of all widths
+				l, err := single.WithMinActivations(o)
+				must(t, err)
+				got, want := make([]float64, c.n), make([]float64, c.n)
+				must(t, l.ScoreFloat64(z, g, c.n, got))
+				for i := range c.n {
+					from, to := i*c.channels, (i+1)*c.channels
+					must(t, l.ScoreFloat64(z[from:to], g[from:to], 1, want[i:i+1]))
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("%v, M=%d, O=%d, %d channels: %d samples score %v together, %v one by one", f, c.m, o, c.channels, c.n, got, want)
+				}
 			}
 		}
 	}

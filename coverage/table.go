@@ -1,6 +1,9 @@
 package coverage
 
-import "math"
+import (
+	"math"
+	"sync"
+)
 
 // table holds min(count, O) for every neuron and slot, 0 for slots that are no
 // bin, in the narrowest integers that hold O: what Score reads at random should
@@ -59,9 +62,21 @@ func (t *table) sums(l *Layer, z, g []float32, n int, sums []uint64) {
 	}
 }
 
+// slotPool is room for slots, as many goroutines score at once.
+var slotPool = sync.Pool{New: func() any { return new([]uint16) }}
+
 func sumCapped[T entry](capped []T, l *Layer, z, g []float32, n, width int, sums []uint64) {
 	x, y := l.settings.Func.factors(z, g)
-	for first := 0; first < l.channels; first += width {
+	first := 0
+	if n >= tallyRows {
+		slots := slotPool.Get().(*[]uint16)
+		if need := tallySlots(n, l.channels); len(*slots) < need {
+			*slots = make([]uint16, need)
+		}
+		first = vectorTallySums(l.look, capped, x, y, l.channels, n, *slots, sums)
+		slotPool.Put(slots)
+	}
+	for ; first < l.channels; first += width {
 		end := min(first+width, l.channels)
 		block := capped[first*l.look.stride() : end*l.look.stride()]
 		for row := range n {

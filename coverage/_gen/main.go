@@ -36,7 +36,9 @@ func main() {
 			bins(fmt.Sprintf("sum%d", bits), product, bits)
 		}
 	}
-	tally()
+	for _, bits := range []int{0, 8, 16, 32} {
+		tally(bits)
+	}
 	Generate()
 }
 
@@ -47,12 +49,22 @@ const (
 	tallyTable  = 16
 	tallyStride = 24
 	tallyNext   = 32
+	tallySums   = 40
 )
 
 // tally writes the kernel that counts slots of eight neurons, whose histograms begin at
-// R8 to R15. Meanwhile it fetches those that come next: what they cost is waiting for memory.
-func tally() {
-	TEXT("tallyAVX2", NOSPLIT, "func(a *byte)")
+// R8 to R15, or with bits above 0 the one that adds up the entries in tables of so many
+// bits. Meanwhile it fetches those that come next: what they cost is waiting for memory.
+func tally(bits int) {
+	name := "tallyAVX2"
+	if bits > 0 {
+		name = fmt.Sprintf("tallySum%dAVX2", bits)
+	}
+	TEXT(name, NOSPLIT, "func(a *byte)")
+	var sums Mem
+	if bits > 0 {
+		sums = AllocLocal(8)
+	}
 	MOVQ(NewParamAddr("a", 0), RDI)
 	arg := func(disp int) Mem { return Mem{Base: RDI, Disp: disp} }
 	neurons := []GPPhysical{R8, R9, R10, R11, R12, R13, R14, R15}
@@ -63,15 +75,39 @@ func tally() {
 	}
 	MOVQ(arg(tallySlots), RSI)
 	MOVQ(arg(tallyRows), RCX)
+	if bits > 0 {
+		MOVQ(arg(tallySums), RAX)
+		MOVQ(RAX, sums)
+	}
 	MOVQ(arg(tallyNext), RDI)
 	Label("row")
 	PREFETCHT1(Mem{Base: RDI})
 	PREFETCHT1(Mem{Base: RDI, Disp: 64})
 	ADDQ(U32(128), RDI)
-	slot := []GPPhysical{RAX, RBX, RDX}
-	for i, n := range neurons {
-		MOVWLZX(Mem{Base: RSI, Disp: 2 * i}, slot[i%3].As32())
-		INCL(Mem{Base: n, Index: slot[i%3], Scale: 4})
+	if bits == 0 {
+		slot := []GPPhysical{RAX, RBX, RDX}
+		for i, n := range neurons {
+			MOVWLZX(Mem{Base: RSI, Disp: 2 * i}, slot[i%3].As32())
+			INCL(Mem{Base: n, Index: slot[i%3], Scale: 4})
+		}
+	} else {
+		sum, slot, value := RAX, RBX, RDX
+		XORL(EAX, EAX)
+		for i, n := range neurons {
+			MOVWLZX(Mem{Base: RSI, Disp: 2 * i}, slot.As32())
+			switch entry := (Mem{Base: n, Index: slot, Scale: uint8(bits / 8)}); bits {
+			case 8:
+				MOVBLZX(entry, value.As32())
+			case 16:
+				MOVWLZX(entry, value.As32())
+			default:
+				MOVL(entry, value.As32())
+			}
+			ADDQ(value, sum)
+		}
+		MOVQ(sums, RBX)
+		ADDQ(sum, Mem{Base: RBX})
+		ADDQ(Imm(8), sums)
 	}
 	ADDQ(Imm(16), RSI)
 	DECQ(RCX)
