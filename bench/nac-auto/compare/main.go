@@ -3,6 +3,10 @@
 //
 //	go run ./bench/nac-auto/compare -in DIR -layers avgpool,layer3,layer2,layer1 \
 //	    -train main_train_cifar10,sub_train_cifar10 -val val_cifar10 -id val_cifar10 -near val_tin -far far.noise,far.tile
+//
+// A set DIR/NAME is read from that folder instead. -scores writes the scores that the
+// tables are made of, for fusion.py: detectors are then fitted on four fifths of the
+// training images, and the others are scored too, as the set held.
 package main
 
 import (
@@ -10,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +37,7 @@ var (
 	keys   = flag.String("detectors", strings.Join(detector.Keys(), ","), "detectors; nac_fusion:A+B names its parts")
 	alpha  = flag.Bool("spread", false, "nac: alpha is 1/std(z*g) and O is 3 % of the training images, instead of the published settings")
 	sets   = flag.Bool("sets", false, "a column for each set")
+	scores = flag.String("scores", "", "file to write scores of all images to, instead of a table")
 )
 
 func main() {
@@ -51,7 +57,11 @@ type data struct {
 func load(names string) (*data, error) {
 	d := &data{network: detector.Network{Channels: map[string]int{}}}
 	for i, name := range strings.Split(names, ",") {
-		f, err := safetensors.Read(filepath.Join(*in, name+".safetensors"))
+		path := name + ".safetensors"
+		if !strings.Contains(name, "/") {
+			path = filepath.Join(*in, path)
+		}
+		f, err := safetensors.Read(path)
 		if err != nil {
 			return nil, err
 		}
@@ -135,6 +145,9 @@ func run() error {
 			nears = len(ood)
 		}
 	}
+	if *scores != "" {
+		return writeScores(fit, validation, append([]set{{"id", reference}}, ood...))
+	}
 	var table []row
 	for _, name := range strings.Split(*keys, ",") {
 		r, err := evaluate(name, fit, validation, reference, ood, nears)
@@ -164,7 +177,61 @@ func run() error {
 	return nil
 }
 
-func evaluate(name string, fit, validation, reference *data, ood []set, nears int) (row, error) {
+// hold splits training images: four fifths to fit on, and the others with their indices.
+func hold(all *data) (fit, held *data, of []int32) {
+	split := func(take bool) *data {
+		d := &data{network: all.network}
+		x, y := &all.inputs, &d.inputs
+		for _, s := range x.States {
+			y.States = append(y.States, coverage.States{Layer: s.Layer})
+		}
+		r := rand.New(rand.NewPCG(1, 2))
+		for i := range x.N {
+			if (r.IntN(5) == 0) != take {
+				continue
+			}
+			y.N++
+			y.Labels = append(y.Labels, x.Labels[i])
+			y.Logits = append(y.Logits, x.Logits[i*d.network.Classes:][:d.network.Classes]...)
+			y.Feature = append(y.Feature, x.Feature[i*d.network.Features:][:d.network.Features]...)
+			for j, s := range x.States {
+				c := d.network.Channels[s.Layer]
+				y.States[j].Z = append(y.States[j].Z, s.Z[i*c:][:c]...)
+				y.States[j].G = append(y.States[j].G, s.G[i*c:][:c]...)
+			}
+			if take {
+				of = append(of, int32(i))
+			}
+		}
+		return d
+	}
+	return split(false), split(true), of
+}
+
+func writeScores(fit, validation *data, sets []set) error {
+	fit, held, of := hold(fit)
+	sets = append([]set{{"held", held}}, sets...)
+	tensors := []safetensors.Tensor{safetensors.Int32("held.index", []int{len(of)}, of)}
+	for _, key := range strings.Split(*keys, ",") {
+		score, err := fitted(key, fit, validation)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", key, err)
+			continue
+		}
+		for _, s := range sets {
+			v, err := score(s.data)
+			if err != nil {
+				fmt.Fprintf(os.Stderr, "%s: %v\n", key, err)
+				break
+			}
+			tensors = append(tensors, safetensors.Float64(filepath.Base(s.name)+"."+key, []int{len(v)}, v))
+		}
+	}
+	return safetensors.Write(*scores, tensors, nil)
+}
+
+// fitted returns the scores of a detector.
+func fitted(name string, fit, validation *data) (func(*data) ([]float64, error), error) {
 	key, parts, _ := strings.Cut(name, ":")
 	s := detector.Settings{}
 	for i, l := range strings.Split(*layers, ",") {
@@ -181,27 +248,34 @@ func evaluate(name string, fit, validation, reference *data, ood []set, nears in
 	}
 	d, err := detector.New(key, s)
 	if err != nil {
-		return row{}, err
+		return nil, err
 	}
 	if err := d.Begin(fit.network); err != nil {
-		return row{}, err
+		return nil, err
 	}
 	if err := d.Fit(&fit.inputs); err != nil {
-		return row{}, err
+		return nil, err
 	}
 	if v, ok := d.(detector.ValidationFitter); ok && validation != nil {
 		if err := v.FitValidation(&validation.inputs); err != nil {
-			return row{}, err
+			return nil, err
 		}
 	}
 	if err := d.End(); err != nil {
-		return row{}, err
+		return nil, err
 	}
-	score := func(x *data) ([]float64, error) {
+	return func(x *data) ([]float64, error) {
 		dst := make([]float64, x.inputs.N)
 		in := x.inputs
 		in.Labels = nil
 		return dst, d.Score(&in, dst)
+	}, nil
+}
+
+func evaluate(name string, fit, validation, reference *data, ood []set, nears int) (row, error) {
+	score, err := fitted(name, fit, validation)
+	if err != nil {
+		return row{}, err
 	}
 	ids, err := score(reference)
 	if err != nil {
