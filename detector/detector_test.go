@@ -26,11 +26,13 @@ const (
 	toyLayer    = "pool"
 	// toyEarly is a layer whose activations OOD images put out of their range.
 	toyEarly, toyEarlyNeurons = "early", 5
+	// toyMiddle is a layer whose neurons go together, but for OOD images.
+	toyMiddle, toyMiddleNeurons = "middle", 3
 )
 
 func (t toy) network() Network {
 	n := Network{
-		Classes: toyClasses, Features: toyFeatures, Channels: map[string]int{toyLayer: toyFeatures, toyEarly: toyEarlyNeurons},
+		Classes: toyClasses, Features: toyFeatures, Channels: map[string]int{toyLayer: toyFeatures, toyEarly: toyEarlyNeurons, toyMiddle: toyMiddleNeurons},
 		Stages: toyStages, Convolutions: toyConvolutions, Std: [3]float32{0.2, 0.25, 0.3},
 		Weight: make([]float32, toyClasses*toyFeatures), Bias: make([]float32, toyClasses),
 	}
@@ -50,7 +52,7 @@ func (t toy) network() Network {
 func (t toy) batch(n int, id bool) *Inputs {
 	in := &Inputs{N: n, Labels: make([]int, n)}
 	net := t.network()
-	var z, g, early []float32
+	var z, g, early, middle []float32
 	for i := range n {
 		label := t.r.IntN(toyClasses)
 		in.Labels[i] = label
@@ -78,6 +80,13 @@ func (t toy) batch(n int, id bool) *Inputs {
 			}
 			early = append(early, float32(v))
 		}
+		of, own := early[len(early)-toyEarlyNeurons:], float32(0.1)
+		if !id {
+			own = 1
+		}
+		for j := range toyMiddleNeurons {
+			middle = append(middle, of[0]+own*of[1+j])
+		}
 		for k := range toyClasses {
 			sum := net.Bias[k]
 			for f, v := range in.Feature[i*toyFeatures:] {
@@ -86,7 +95,7 @@ func (t toy) batch(n int, id bool) *Inputs {
 			in.Logits = append(in.Logits, sum)
 		}
 	}
-	in.States = []coverage.States{{Layer: toyLayer, Z: z, G: g}, {Layer: toyEarly, Z: early}}
+	in.States = []coverage.States{{Layer: toyLayer, Z: z, G: g}, {Layer: toyEarly, Z: early}, {Layer: toyMiddle, Z: middle}}
 	return in
 }
 
@@ -100,7 +109,7 @@ var toyParams = map[string]float64{
 func toySettings() Settings {
 	return Settings{
 		Layers:     []coverage.LayerSettings{{Layer: toyLayer, M: 50, O: 5, Alpha: 1}},
-		LayerNames: []string{toyLayer, toyEarly},
+		LayerNames: []string{toyLayer, toyEarly, toyMiddle},
 		Params:     toyParams,
 	}
 }

@@ -18,7 +18,7 @@ func TestHostileInputs(t *testing.T) {
 	r := func() toy { return toy{rand.New(rand.NewPCG(11, 12))} }
 	without := func(in *Inputs, keep func(label, seen int) bool) *Inputs {
 		var seen [toyClasses]int
-		out := &Inputs{Labels: []int{}, States: []coverage.States{{Layer: toyLayer}, {Layer: toyEarly}}}
+		out := &Inputs{Labels: []int{}, States: []coverage.States{{Layer: toyLayer}, {Layer: toyEarly}, {Layer: toyMiddle}}}
 		for i, l := range in.Labels {
 			if !keep(l, seen[l]) {
 				continue
@@ -48,7 +48,7 @@ func TestHostileInputs(t *testing.T) {
 	}
 	constant := func(in *Inputs) *Inputs {
 		out := in.clone()
-		for _, v := range append([][]float32{out.Feature}, out.States[0].Z, out.States[0].G, out.States[1].Z) {
+		for _, v := range append([][]float32{out.Feature}, out.States[0].Z, out.States[0].G, out.States[1].Z, out.States[2].Z) {
 			for i := range v {
 				v[i] = 0.5
 			}

@@ -69,6 +69,11 @@ func newMahalanobis(c *mat.SymDense, centre, means []float64) (*mahalanobis, err
 	if err != nil {
 		return nil, err
 	}
+	return mahalanobisBy(a, rows, centre, means), nil
+}
+
+// mahalanobisBy is newMahalanobis where P is a'a, a having that many rows.
+func mahalanobisBy(a []float64, rows int, centre, means []float64) *mahalanobis {
 	m := &mahalanobis{width: len(centre), rows: rows, a: a, centre: centre}
 	x := make([]float64, m.width)
 	for len(means) > 0 {
@@ -82,7 +87,7 @@ func newMahalanobis(c *mat.SymDense, centre, means []float64) (*mahalanobis, err
 		m.means = append(m.means, m.whiten(x, 1)...)
 	}
 	m.square()
-	return m, nil
+	return m
 }
 
 func (m *mahalanobis) whiten(x []float64, n int) []float64 {

@@ -45,10 +45,7 @@ type nacAuto struct {
 
 // tailLayer is a layer of which the tails are covered.
 type tailLayer struct {
-	name     string
-	channels int
-	feature  bool // so far, activations are the feature times ratio
-	ratio    float64
+	pooledLayer
 	// low and high are the O smallest and largest activations of each neuron, rising.
 	low, high []float32
 }
@@ -66,14 +63,12 @@ var _ = register(Method{
 
 func newNACAuto(p params) (Detector, error) {
 	d := &nacAuto{fitting: fitting{params: p}}
-	for _, name := range p.all.layerNames() {
-		if slices.ContainsFunc(d.layers, func(l tailLayer) bool { return l.name == name }) {
-			return nil, d.errorf("layer %q is set twice", name)
-		}
-		d.layers = append(d.layers, tailLayer{name: name})
+	layers, err := d.pooledLayers()
+	if err != nil {
+		return nil, err
 	}
-	if len(d.layers) == 0 {
-		return nil, d.errorf("no layers are set")
+	for _, l := range layers {
+		d.layers = append(d.layers, tailLayer{pooledLayer: l})
 	}
 	if p.int("M")%2 != 0 {
 		return nil, d.errorf("M is %d; it must be even", p.int("M"))
@@ -107,11 +102,10 @@ func (d *nacAuto) Begin(n Network) error {
 	width := n.Features
 	for i := range d.layers {
 		l := &d.layers[i]
-		if l.channels = n.Channels[l.name]; l.channels < 1 {
+		if err := l.begin(n); err != nil {
 			d.phase = fresh
-			return d.errorf("the network has no layer %q", l.name)
+			return d.errorf("%w", err)
 		}
-		l.feature, l.ratio = l.channels == n.Features, 0
 		width += l.channels
 	}
 	var err error
@@ -151,20 +145,6 @@ func (d *nacAuto) responses(in *Inputs) []float32 {
 		dst[i] *= f
 	}
 	return dst
-}
-
-// activations finds the activations of the layer in a batch.
-func (l *tailLayer) activations(in *Inputs) ([]float32, error) {
-	for _, s := range in.States {
-		if s.Layer != l.name {
-			continue
-		}
-		if err := rows("activations of layer "+l.name, s.Z, in.N, l.channels); err != nil {
-			return nil, err
-		}
-		return s.Z, nil
-	}
-	return nil, fmt.Errorf("the states of layer %q are missing", l.name)
 }
 
 func (d *nacAuto) Fit(in *Inputs) error {
@@ -211,28 +191,6 @@ func (d *nacAuto) halve() {
 		}
 	}
 	d.priorities, d.kept = d.priorities[:n], d.kept[:n*width]
-}
-
-// compare sees whether an image's activations are the feature times a number that
-// is the same for all images.
-func (l *tailLayer) compare(activations, feature []float32) {
-	if !l.feature {
-		return
-	}
-	product, square, largest := 0.0, 0.0, 0.0
-	for i, a := range activations {
-		product += float64(a) * float64(feature[i])
-		square += float64(feature[i]) * float64(feature[i])
-		largest = max(largest, math.Abs(float64(a)))
-	}
-	if l.ratio == 0 && square > 0 {
-		l.ratio = product / square
-	}
-	for i, a := range activations {
-		if math.Abs(float64(a)-l.ratio*float64(feature[i])) > 1e-3*largest {
-			l.feature = false
-		}
-	}
 }
 
 func (d *nacAuto) End() error {
@@ -422,13 +380,7 @@ func (d *nacAuto) stored(s *storage) {
 	d.storeResponse(s)
 	for i := range d.layers {
 		l := &d.layers[i]
-		s.count(l.name+".neurons", &l.channels)
-		feature := 0.0
-		if l.feature {
-			feature = 1
-		}
-		s.number(l.name+".is_feature", &feature)
-		if l.feature = feature != 0; !l.feature && s.err == nil {
+		if l.store(s); !l.feature && s.err == nil {
 			s.float32s(l.name+".low", &l.low, l.channels, d.minSamples)
 			s.float32s(l.name+".high", &l.high, l.channels, d.minSamples)
 			if !s.saving && s.err == nil {

@@ -36,7 +36,7 @@ type heldOut struct {
 }
 
 // FusionParts are the parts of nac_fusion unless Settings.Fusion names others.
-var FusionParts = []string{"nac_auto", "vim", "ebo", "rmds"}
+var FusionParts = []string{"vim", "ebo", "rmds", "mds_layers"}
 
 const fusionKey = "nac_fusion"
 

@@ -1,10 +1,15 @@
 package detector
 
 import (
+	"encoding/json"
 	"math"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"strings"
 	"testing"
+
+	"nac/coverage"
 )
 
 // Parts that need further passes of the network: the sum of their scores, standardised
@@ -57,5 +62,36 @@ func TestFusionOfPasses(t *testing.T) {
 	}
 	if err := d.Begin(r.network()); err == nil || !strings.Contains(err.Error(), "mds_ensemble cannot be a part") {
 		t.Errorf("a part whose passes depend on fitting: %v", err)
+	}
+}
+
+// A file from before mds_layers became a part scores as the program that wrote it did.
+func TestFusionOfOldFile(t *testing.T) {
+	key, d, err := Load("testdata/fusion_of_four.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != fusionKey || !slices.Equal(d.Settings().Fusion, []string{"nac_auto", "vim", "ebo", "rmds"}) {
+		t.Fatalf("it is %s of %q", key, d.Settings().Fusion)
+	}
+	raw, err := os.ReadFile("testdata/fusion_of_four.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sets []struct {
+		Logits, Feature, Pool, Early []float32
+		Score                        []float64
+	}
+	if err := json.Unmarshal(raw, &sets); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sets {
+		in := &Inputs{N: len(s.Score), Logits: s.Logits, Feature: s.Feature,
+			States: []coverage.States{{Layer: toyLayer, Z: s.Pool}, {Layer: toyEarly, Z: s.Early}}}
+		for i, got := range scores(t, d, in) {
+			if math.Abs(got-s.Score[i]) > 1e-9*(1+math.Abs(s.Score[i])) {
+				t.Errorf("score %d is %v, was %v", i, got, s.Score[i])
+			}
+		}
 	}
 }
