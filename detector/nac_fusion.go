@@ -10,11 +10,11 @@ import (
 )
 
 // fusion adds the scores of several detectors, each standardised by its mean and
-// standard deviation over ID training images that none of them was fitted on. NAC is
-// strong where an image is far from all ID ones, methods on logits and features
-// where it is near; a sum of standardised scores keeps both, because far images lie
-// tens of standard deviations out (after Magesh et al., "CombOOD", 2024, which
-// combines statistics of near and far). docs/nac-auto.md tells how the parts were
+// standard deviation over ID training images that none of them was fitted on. Methods
+// on early layers are strong where an image is far from all ID ones, methods on logits
+// and features where it is near; a sum of standardised scores keeps both, because far
+// images lie tens of standard deviations out (after Magesh et al., "CombOOD", 2024,
+// which combines statistics of near and far). docs/nac-auto.md tells how the parts were
 // chosen.
 type fusion struct {
 	params
@@ -46,7 +46,7 @@ var nacFusionParams = []Param{
 }
 
 var _ = register(Method{
-	Key: fusionKey, About: "standardised scores of several detectors added: NAC for far-OOD, others for near-OOD",
+	Key: fusionKey, About: "standardised scores of several detectors added: early layers for far-OOD, others for near-OOD",
 	Paper: "after Magesh, 2024", Params: nacFusionParams, make: newFusion,
 })
 

@@ -9,7 +9,7 @@
 # tested once. Left out are detectors that cannot be fitted on 167 images of as many
 # classes: vim, residual and nac_fusion (fewer images than features), openmax (one
 # image of a class), temp_scaling, klm, react and adascale (no validation images); and gram,
-# gram_newer and mds_ensemble, which model classes of which there is one image.
+# gram_newer, mds_ensemble and mds_layers, which model classes of which there is one image.
 set -eu
 data=$(cd "$1" && pwd) checkpoint=$2 out=$3
 sample=$data/benchmark_imglist/imagenet/test_imagenet_sample.txt

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.numpy import load_file
 from scipy.stats import norm, rankdata
 
+
 def auroc(id_, ood):
     r = rankdata(np.concatenate([id_, ood]))
     n, m = len(id_), len(ood)
@@ -145,7 +146,7 @@ def main(paths):
     for k in keys:
         line(k, plain, [k])
     base = ["nac_auto", "vim", "ebo", "rmds"]
-    for parts in [base, base + ["mds"], ["nac_auto", "vim", "ebo", "rmds", "knn"], ["nac_auto", "vim", "rmds"], ["nac_auto", "mds", "ebo", "rmds"], base + ["residual"]]:
+    for parts in [base, base + ["mds"], base + ["residual"], base + ["knn"], base + ["mds_layers"], base[1:] + ["mds_layers"], base[2:] + ["mds_layers"]]:
         print("--", "+".join(parts))
         for name, rule in {"plain": plain, "gauss": gauss, "white": white(), "white half": white(0.5), "p2": pnorm(2), "p4": pnorm(4), "signed 1.5": signedpow(1.5), "signed 2": signedpow(2),
                            "squares": squares, "lse": logsumexp, "hotelling": hotelling, "onesided": onesided,

@@ -3,7 +3,7 @@
     python networks.py DATA OUT    needs numpy and pillow
 
 DATA holds mnist/, fashion-mnist/, notmnist/ (idx.gz files) and, as OpenOOD lays
-them out, images_classic/ and benchmark_imglist/. Each network knows seven of ten
+them out, images_classic/, images_dg/ and benchmark_imglist/. Each network knows seven of ten
 classes; the three others are near-OOD. OUT/NAME gets train.txt, valid.txt (for
 training's own curves), fit.txt (2,000 of the training images), id.txt and near.txt;
 OUT/images the images of idx files as PNG; OUT/far lists that serve several networks.
@@ -37,9 +37,9 @@ def idx(name, part):
     return pairs
 
 
-def listed(*names):
-    lines = [l.rsplit(None, 1) for n in names for l in open(data / "benchmark_imglist" / "cifar10" / f"{n}.txt") if l.strip()]
-    return [((data / "images_classic" / p).resolve(), int(label)) for p, label in lines]
+def listed(*names, of="cifar10", images="images_classic"):
+    lines = [l.rsplit(None, 1) for n in names for l in open(data / "benchmark_imglist" / of / f"{n}.txt") if l.strip()]
+    return [((data / images / p).resolve(), int(label)) for p, label in lines]
 
 
 def write(path, pairs):
@@ -68,6 +68,7 @@ network("clothes", [3, 4, 5, 6, 7, 8, 9], clothes[:7500], clothes[7500:])
 network("cifar", [0, 1, 2, 3, 4, 5, 6], listed("test_cifar10"), listed("val_cifar10", "main_train_cifar10", "sub_train_cifar10"))
 for name, pairs in {"digits": mnist[40000:42000], "letters": letters[7500:9500], "clothes": clothes[7500:9500]}.items():
     write(out / "far" / f"{name}.txt", [(p, -1) for p, _ in pairs])
-for name, lists in {"val_cifar10": ["val_cifar10"], "val_tin": ["val_tin"], "test_tin": ["test_tin"], "test_texture": ["test_texture"],
-                    "test_mnist": ["test_mnist"]}.items():
-    write(out / "far" / f"{name}.txt", [(p, -1) for p, _ in listed(*lists)][:2000])
+for name in ["val_cifar10", "val_tin", "test_texture"]:
+    write(out / "far" / f"{name}.txt", [(p, -1) for p, _ in listed(name)])
+for name in ["sketch", "photo"]:
+    write(out / "far" / f"{name}.txt", [(p, -1) for p, _ in listed(name, of="pacs", images="images_dg")])
