@@ -83,7 +83,7 @@ if [[ -n "${NAC_EMULATE_BIOS:-}" ]]; then
   bios=$NAC_EMULATE_BIOS/BIOS-bochs-latest vgabios=$NAC_EMULATE_BIOS/VGABIOS-lgpl/VGABIOS-lgpl-latest.bin display=nogui
 fi
 start=
-if "$emulator" --help 2>&1 | grep -q -- ' -rc '; then
+if [[ $("$emulator" --help 2>&1 || true) == *" -rc "* ]]; then
   # Debian's Bochs has its debugger built in and waits for a command.
   echo c >"$work/start"
   start="-rc start"
