@@ -127,19 +127,9 @@ func vectorSlots[T entry](t *lookup, table []T, x, y []float32, channels, n int,
 			width := min(tallyWidth, all-first)
 			for r := range rows {
 				from := (row+r)*channels + first
-				a := binArgs{
-					X:      &x[from],
-					Groups: int64(width / 8),
-					Cells:  unsafe.SliceData(t.cells),
-					Keys:   unsafe.SliceData(t.keys),
-					Lo:     t.lo,
-					Last:   t.half - 1,
-					Half:   t.half,
-					Shift:  uint32(t.shift),
-					Table:  unsafe.Pointer(&slots[8*r : width/8*group][0]),
-					Ahead:  int64(4 * prefetchRows * channels),
-					Stride: int64(2 * group),
-				}
+				a := t.binArgs()
+				a.X, a.Groups, a.Ahead = &x[from], int64(width/8), int64(4*prefetchRows*channels)
+				a.Table, a.Stride = unsafe.Pointer(&slots[8*r : width/8*group][0]), int64(2*group)
 				if y == nil {
 					slotsValuesAVX2(&a)
 				} else {
@@ -205,6 +195,14 @@ func vectorSum[T entry](t *lookup, table []T, x, y []float32, ahead int) (int, u
 	return n, a.Sum
 }
 
+// binArgs are the lookup's part of the arguments.
+func (t *lookup) binArgs() binArgs {
+	return binArgs{
+		Cells: unsafe.SliceData(t.cells), Keys: unsafe.SliceData(t.keys),
+		Lo: t.lo, Last: t.half - 1, Half: t.half, Shift: uint32(t.shift),
+	}
+}
+
 // vectorArgs also checks that the table is long enough, as assembly will not.
 func vectorArgs[T entry](t *lookup, table []T, x, y []float32, ahead int) (a binArgs, n int) {
 	n = len(x) &^ 7
@@ -212,19 +210,9 @@ func vectorArgs[T entry](t *lookup, table []T, x, y []float32, ahead int) (a bin
 		return a, 0
 	}
 	table = table[:n*t.stride()]
-	a = binArgs{
-		X:      unsafe.SliceData(x),
-		Groups: int64(n / 8),
-		Cells:  unsafe.SliceData(t.cells),
-		Keys:   unsafe.SliceData(t.keys),
-		Lo:     t.lo,
-		Last:   t.half - 1,
-		Half:   t.half,
-		Shift:  uint32(t.shift),
-		Table:  unsafe.Pointer(unsafe.SliceData(table)),
-		Ahead:  int64(4 * ahead),
-		Stride: int64(t.stride()) * int64(unsafe.Sizeof(table[0])),
-	}
+	a = t.binArgs()
+	a.X, a.Groups, a.Ahead = unsafe.SliceData(x), int64(n/8), int64(4*ahead)
+	a.Table, a.Stride = unsafe.Pointer(unsafe.SliceData(table)), int64(t.stride())*int64(unsafe.Sizeof(table[0]))
 	if y != nil {
 		a.Y = unsafe.SliceData(y[:n])
 	}

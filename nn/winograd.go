@@ -140,6 +140,7 @@ func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, f filters) *
 			}
 		}
 	}}
+	// For training, where no batch norm is folded: there is no scale.
 	j.packing = winogradRepack(j, og.channels, ig.channels, func(o, i int) (values [9]float32) {
 		from := f.weights[i*f.inStep+o*f.outStep:][:9]
 		for t, v := range from {

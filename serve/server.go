@@ -22,7 +22,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
@@ -316,7 +315,6 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 
 // wrap turns errors into answers, and measures and logs requests: never what they hold.
 func (s *Server) wrap(route string, h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
-	ok := sync.OnceValue(func() prometheus.Observer { return s.metrics.requests.WithLabelValues(route, "200") })
 	return func(rw http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		w := &statusWriter{ResponseWriter: rw}
@@ -332,11 +330,7 @@ func (s *Server) wrap(route string, h func(http.ResponseWriter, *http.Request) e
 			writeJSON(w, status, map[string]string{"error": err.Error()})
 		}
 		took := time.Since(start)
-		if w.status == http.StatusOK {
-			ok().Observe(took.Seconds())
-		} else {
-			s.metrics.requests.WithLabelValues(route, strconv.Itoa(w.status)).Observe(took.Seconds())
-		}
+		s.metrics.requests.WithLabelValues(route, strconv.Itoa(w.status)).Observe(took.Seconds())
 		level := slog.LevelDebug
 		if w.status >= 500 {
 			level = slog.LevelError
