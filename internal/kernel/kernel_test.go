@@ -51,7 +51,7 @@ func newTileCase(r *rand.Rand, width, taps, cin int) *tileCase {
 		}
 		return s
 	}
-	const pixels, count = 15, 2
+	const pixels, count = 21, 3
 	stride := cin + r.IntN(5)
 	c.in = fill((pixels + taps) * stride)
 	c.w = fill(taps * cin * width)
@@ -184,10 +184,13 @@ func TestTileKeepsNaNAndInfinity(t *testing.T) {
 			c := newTileCase(r, tile.Width, 1, 5)
 			c.flags = ReLU
 			in, outOff := &c.inOff[0], &c.outOff[0]
-			c.inOff, c.outOff = c.inOff[:1], c.outOff[:1]
+			// The same again, for kernels of two tiles.
+			c.inOff, c.outOff = [][Rows]int64{*in, *in}, [][Rows]int64{*outOff, *outOff}
+			in, outOff = &c.inOff[0], &c.outOff[0]
 			for i := range Rows { // rows of their own, so that only row 2 is spoilt
 				in[i] = int64(i * len(c.in) / 12 * 4)
 			}
+			c.inOff[1] = *in
 			c.tapOff[0] = 0
 			for i := range c.w {
 				c.w[i] = 1
@@ -252,6 +255,7 @@ func BenchmarkTile(b *testing.B) {
 				b.Run(fmt.Sprintf("%s/%d/cin=%d", s.Name(), tile.Width, cin), func(b *testing.B) {
 					r := rand.New(rand.NewPCG(1, 1))
 					c := newTileCase(r, tile.Width, 9, cin)
+					c.w, c.in = append(Aligned(len(c.w))[:0], c.w...), append(Aligned(len(c.in))[:0], c.in...)
 					a := &TileArgs{
 						In: &c.in[0], Weights: &c.w[0], Out: &c.out[0], InOff: &c.inOff[0], OutOff: &c.outOff[0], Count: int64(len(c.inOff)),
 						TapOff: &c.tapOff[0], Taps: 9, Cin: int64(cin), Flags: ReLU,

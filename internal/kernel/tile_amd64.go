@@ -2,7 +2,11 @@
 
 package kernel
 
-import "github.com/klauspost/cpuid/v2"
+import (
+	"unsafe"
+
+	"github.com/klauspost/cpuid/v2"
+)
 
 //go:noescape
 func tile6x16AVX2(a *TileArgs)
@@ -15,6 +19,12 @@ func tile6x32AVX512(a *TileArgs)
 
 //go:noescape
 func tile6x64AVX512(a *TileArgs)
+
+//go:noescape
+func tile12x16AVX512(a *TileArgs)
+
+//go:noescape
+func tile12x32AVX512(a *TileArgs)
 
 //go:noescape
 func tile6x16BF16(a *TileArgs)
@@ -64,7 +74,7 @@ var (
 	}
 
 	avx2   = &Set{name: "avx2", tiles: []Tile{{16, tile6x16AVX2}}, winograd: avx2Winograd}
-	avx512 = &Set{name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tile6x32AVX512}, {16, tile6x16AVX512}}, winograd: avx512Winograd}
+	avx512 = &Set{name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tall32AVX512}, {16, tall16AVX512}}, winograd: avx512Winograd}
 )
 
 func machineSets() []*Set {
@@ -89,4 +99,33 @@ func bf16Set() *Set {
 	s.name, s.pairUp = BF16, pairUpBF16
 	s.pairs = []Tile{{64, tile6x64BF16}, {32, tile6x32BF16}, {16, tile6x16BF16}}
 	return &s
+}
+
+// oddTile is the last of an odd number of tiles, which the kernels for two tiles at a time leave out.
+func oddTile(a *TileArgs) TileArgs {
+	b := *a
+	b.InOff = &unsafe.Slice(a.InOff, a.Count)[a.Count-1]
+	b.OutOff = &unsafe.Slice(a.OutOff, a.Count)[a.Count-1]
+	b.Count = 1
+	return b
+}
+
+func tall32AVX512(a *TileArgs) {
+	if a.Count > 1 {
+		tile12x32AVX512(a)
+	}
+	if a.Count%2 == 1 {
+		b := oddTile(a)
+		tile6x32AVX512(&b)
+	}
+}
+
+func tall16AVX512(a *TileArgs) {
+	if a.Count > 1 {
+		tile12x16AVX512(a)
+	}
+	if a.Count%2 == 1 {
+		b := oddTile(a)
+		tile6x16AVX512(&b)
+	}
 }

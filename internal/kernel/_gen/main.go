@@ -16,15 +16,19 @@ func main() {
 	build.ConstraintExpr("!purego")
 	switch *isa {
 	case "avx2":
-		tile(vector{suffix: "AVX2", bytes: 32}, 2)
+		tile(vector{suffix: "AVX2", bytes: 32}, 2, rows)
 	case "avx512":
+		v := vector{suffix: "AVX512", bytes: 64}
 		for _, n := range []int{1, 2, 4} {
-			tile(vector{suffix: "AVX512", bytes: 64}, n)
+			tile(v, n, rows)
+		}
+		for _, n := range []int{1, 2} {
+			tile(v, n, tallRows)
 		}
 	case "bf16":
 		v := vector{suffix: "BF16", bytes: 64, pairs: true}
 		for _, n := range []int{1, 2, 4} {
-			tile(v, n)
+			tile(v, n, rows)
 		}
 		pairUp(v)
 	case "winograd":

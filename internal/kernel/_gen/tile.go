@@ -73,6 +73,11 @@ func evex(prefix, opcode int, b, a, result VecPhysical) {
 // leave room for weights and broadcasts among 16 registers.
 const rows = 6
 
+// tallRows are those of two tiles at once, which 32 registers have room for where a tile is at most
+// two wide: six accumulators do not hide the latency, and a broadcast or a weight loaded
+// for more products leaves the load ports time.
+const tallRows = 2 * rows
+
 // Byte offsets of the fields of TileArgs; kernel_test.go checks them.
 const (
 	argIn     = 0
@@ -95,19 +100,20 @@ const (
 	flagAccumulate = 2
 )
 
-// tile writes one tile kernel of rows pixels by n vectors of channels, with a
-// loop over tiles: a call costs as much as a small tile.
+// tile writes a tile kernel of rows pixels by n vectors of channels, with a
+// loop over tiles: a call costs as much as a small tile. With tallRows pixels it does two of
+// TileArgs' tiles at a time, and leaves out the last one of an odd number.
 //
-// Registers: RAX input pointer of the tap, RBX input base, RSI weights, RDX tap
-// table, RCX taps left, RDI channels left, R8-R13 byte offsets of the six pixels.
-func tile(v vector, n int) {
+// Registers: RAX input pointer of the tap, RSI weights, RDI channels left, the others byte
+// offsets of the pixels; taps and tiles left are counted in memory.
+func tile(v vector, n, rows int) {
 	width := n * v.bytes / 4
 	name := fmt.Sprintf("tile%dx%d%s", rows, width, v.suffix)
 	TEXT(name, NOSPLIT, "func(a *byte)")
 	Doc(fmt.Sprintf("%s is Tile for %d output channels; see TileArgs for the formula.", name, width))
 	Pragma("noescape")
 
-	pixel := []GPPhysical{R8, R9, R10, R11, R12, R13}
+	pixel := []GPPhysical{R8, R9, R10, R11, R12, R13, R14, R15, RBX, RCX, RDX, RBP}[:rows]
 	acc := func(i, j int) VecPhysical { return v.reg(i*n + j) }
 	weight := func(j int) VecPhysical { return v.reg(rows*n + j) }
 	spare := func(k int) VecPhysical { return v.reg(rows*n + n + k) }
@@ -123,38 +129,47 @@ func tile(v vector, n int) {
 		}
 	}
 	a := NewParamAddr("a", 0)
-	local := AllocLocal(24)
-	inOff, outOff, count := local, local.Offset(8), local.Offset(16)
+	local := AllocLocal(40)
+	inOff, outOff, count, taps, tapOff := local, local.Offset(8), local.Offset(16), local.Offset(24), local.Offset(32)
+	keep := func(field int, to Mem) {
+		MOVQ(arg(field), RAX)
+		MOVQ(RAX, to)
+	}
 	offsets := func(table Mem) {
 		MOVQ(table, RAX)
 		for i := range pixel {
 			MOVQ(Mem{Base: RAX, Disp: 8 * i}, pixel[i])
 		}
 	}
+	// base loads a pointer of the arguments, and jumps if it is nil.
+	base := func(field int, none string) {
+		MOVQ(arg(field), RAX)
+		TESTQ(RAX, RAX)
+		JZ(LabelRef(none))
+	}
 
 	MOVQ(a, RDI)
-	MOVQ(arg(argInOff), RAX)
-	MOVQ(RAX, inOff)
-	MOVQ(arg(argOutOff), RAX)
-	MOVQ(RAX, outOff)
+	keep(argInOff, inOff)
+	keep(argOutOff, outOff)
 	MOVQ(arg(argCount), RAX)
+	if rows == tallRows {
+		SHRQ(Imm(1), RAX)
+	}
 	MOVQ(RAX, count)
 
 	Label("tile")
 	Comment("Start from the output itself, from the bias, or from zero.")
 	MOVQ(a, RDI)
-	MOVQ(arg(argFlags), RCX)
-	TESTQ(U32(flagAccumulate), RCX)
+	MOVQ(arg(argFlags), RAX)
+	TESTQ(U32(flagAccumulate), RAX)
 	JZ(LabelRef("bias"))
 	offsets(outOff)
-	MOVQ(arg(argOut), RBX)
-	each(func(i, j int) { VMOVUPS(row(RBX, i, j), acc(i, j)) })
+	MOVQ(arg(argOut), RAX)
+	each(func(i, j int) { VMOVUPS(row(RAX, i, j), acc(i, j)) })
 	JMP(LabelRef("start"))
 
 	Label("bias")
-	MOVQ(arg(argBias), RAX)
-	TESTQ(RAX, RAX)
-	JZ(LabelRef("zero"))
+	base(argBias, "zero")
 	for j := 0; j < n; j++ {
 		VMOVUPS(Mem{Base: RAX, Disp: j * v.bytes}, acc(0, j))
 		for i := 1; i < rows; i++ {
@@ -169,22 +184,18 @@ func tile(v vector, n int) {
 	Label("start")
 	if v.bytes == 64 {
 		Comment("Have what the end reads and writes come while the sums are made.")
-		MOVQ(a, RDI)
 		offsets(outOff)
 		for _, f := range []int{argRes, argMask} {
 			next := fmt.Sprintf("fetched%d", f)
-			MOVQ(arg(f), RBX)
-			TESTQ(RBX, RBX)
-			JZ(LabelRef(next))
-			each(func(i, j int) { PREFETCHT0(row(RBX, i, j)) })
+			base(f, next)
+			each(func(i, j int) { PREFETCHT0(row(RAX, i, j)) })
 			Label(next)
 		}
 	}
 	offsets(inOff)
-	MOVQ(arg(argIn), RBX)
 	MOVQ(arg(argW), RSI)
-	MOVQ(arg(argTapOff), RDX)
-	MOVQ(arg(argTaps), RCX)
+	keep(argTapOff, tapOff)
+	keep(argTaps, taps)
 
 	step := func(k int) {
 		for j := 0; j < n; j++ {
@@ -201,10 +212,11 @@ func tile(v vector, n int) {
 	const unroll = 4
 
 	Label("tap")
-	MOVQ(Mem{Base: RDX}, RAX)
-	ADDQ(RBX, RAX)
-	ADDQ(Imm(8), RDX)
 	MOVQ(a, RDI)
+	MOVQ(tapOff, RAX)
+	ADDQ(Imm(8), tapOff)
+	MOVQ(Mem{Base: RAX}, RAX)
+	ADDQ(arg(argIn), RAX)
 	MOVQ(arg(argCin), RDI)
 	SUBQ(Imm(unroll), RDI)
 	JL(LabelRef("rest"))
@@ -229,47 +241,43 @@ func tile(v vector, n int) {
 	JNZ(LabelRef("channel"))
 
 	Label("next")
-	DECQ(RCX)
+	DECQ(taps)
 	JNZ(LabelRef("tap"))
 
 	Comment("Residual, ReLU, mask and store, all at the output's offsets.")
 	MOVQ(a, RDI)
 	offsets(outOff)
-	MOVQ(arg(argRes), RBX)
-	TESTQ(RBX, RBX)
-	JZ(LabelRef("relu"))
-	each(func(i, j int) { VADDPS(row(RBX, i, j), acc(i, j), acc(i, j)) })
+	base(argRes, "relu")
+	each(func(i, j int) { VADDPS(row(RAX, i, j), acc(i, j), acc(i, j)) })
 
 	Label("relu")
 	zero := weight(0)
 	v.zero(zero)
-	MOVQ(arg(argFlags), RCX)
-	TESTQ(U32(flagReLU), RCX)
+	MOVQ(arg(argFlags), RAX)
+	TESTQ(U32(flagReLU), RAX)
 	JZ(LabelRef("mask"))
 	// The accumulator comes last: MAXPS returns its last operand when either is
 	// NaN, and a NaN must survive.
 	each(func(i, j int) { VMAXPS(acc(i, j), zero, acc(i, j)) })
 
 	Label("mask")
-	MOVQ(arg(argMask), RBX)
-	TESTQ(RBX, RBX)
-	JZ(LabelRef("store"))
+	base(argMask, "store")
 	const lessThan = 0x11 // ordered, quiet: NaN masks out
 	each(func(i, j int) {
 		if v.bytes == 64 {
-			VCMPPS(Imm(lessThan), row(RBX, i, j), zero, K1)
+			VCMPPS(Imm(lessThan), row(RAX, i, j), zero, K1)
 			VMOVAPS_Z(acc(i, j), K1, acc(i, j))
 			return
 		}
-		VCMPPS(Imm(lessThan), row(RBX, i, j), zero, spare(0))
+		VCMPPS(Imm(lessThan), row(RAX, i, j), zero, spare(0))
 		VANDPS(spare(0), acc(i, j), acc(i, j))
 	})
 
 	Label("store")
-	MOVQ(arg(argOut), RBX)
-	each(func(i, j int) { VMOVUPS(acc(i, j), row(RBX, i, j)) })
-	ADDQ(Imm(8*rows), inOff)
-	ADDQ(Imm(8*rows), outOff)
+	MOVQ(arg(argOut), RAX)
+	each(func(i, j int) { VMOVUPS(acc(i, j), row(RAX, i, j)) })
+	ADDQ(Imm(uint64(8*rows)), inOff)
+	ADDQ(Imm(uint64(8*rows)), outOff)
 	DECQ(count)
 	JNZ(LabelRef("tile"))
 	VZEROUPPER()
