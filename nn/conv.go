@@ -70,7 +70,7 @@ type convJob struct {
 	// Byte offsets of each pixel of an image, and from image to image.
 	inOff, outOff     []int64
 	inImage, outImage int64
-	block             int // pixels of a task
+	block             int // the most pixels of a task
 	// part is how many taps of a panel a block goes through at a time.
 	part int
 	// after, if there is one, follows panel by panel, while the block is in the
@@ -135,9 +135,9 @@ func newConvJob(k *kernel.Set, in, out *buffer, taps []tap, f filters, cin, cout
 		}}
 	}
 	j.inImage, j.outImage = 4*int64(ig.image()), 4*int64(out.geom.image())
-	// A block's input should stay in the second-level cache beside a part of a
-	// panel, and a block should be long enough to repay reading all weights once.
-	const cache = 128 << 10
+	// A block's input should stay in the second-level cache beside a part of a panel and
+	// the next part, and a block should be long enough to repay reading all weights once.
+	cache := kernel.SecondLevelCache() / 4
 	j.block = min(max(cache/(4*ig.stride), 48), 192) / kernel.Rows * kernel.Rows
 	j.part = j.shortTaps(partBytes / (4 * w))
 	return j
@@ -267,27 +267,33 @@ type convScratch struct {
 // maxBlockTiles bounds the tiles of a block: see newConvJob.
 const maxBlockTiles = 192 / kernel.Rows
 
-// split returns the number of blocks of pixels and of groups of panels.
-func (j *convJob) split(n, workers int) (blocks, groups int) {
-	blocks = (n*len(j.inOff) + j.block - 1) / j.block
+// split returns how many pixels make a block, and how many blocks and groups of panels
+// there are.
+func (j *convJob) split(n, workers int) (block, blocks, groups int) {
+	pixels := n * len(j.inOff)
+	blocks = (pixels + j.block - 1) / j.block
+	// Of one size: a short block reads as many weights as a long one.
+	tiles := (pixels + kernel.Rows - 1) / kernel.Rows
+	block = (tiles + blocks - 1) / blocks * kernel.Rows
+	blocks = (pixels + block - 1) / block
 	groups = 1
 	if workers > 1 && blocks < 2*workers {
 		groups = min(j.panels, (2*workers+blocks-1)/blocks)
 	}
-	return blocks, groups
+	return block, blocks, groups
 }
 
 func (j *convJob) tasks(n, workers int) int {
-	blocks, groups := j.split(n, workers)
+	_, blocks, groups := j.split(n, workers)
 	return blocks * groups
 }
 
 func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
-	_, groups := j.split(n, workers)
-	block, group := task/groups, task%groups
+	block, _, groups := j.split(n, workers)
+	group := task % groups
 	pixels := len(j.inOff)
-	first := block * j.block
-	count := min(j.block, n*pixels-first)
+	first := task / groups * block
+	count := min(block, n*pixels-first)
 	tiles := (count + kernel.Rows - 1) / kernel.Rows
 
 	c := &s.conv
@@ -312,7 +318,8 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 		InOff: &c.in[0], OutOff: &c.out[0], Count: int64(tiles),
 	}
 	outSlab := ws.slabs[j.out.slab]
-	for panel := group * j.panels / groups; panel < (group+1)*j.panels/groups; panel++ {
+	firstPanel, endPanel := group*j.panels/groups, (group+1)*j.panels/groups
+	for panel := firstPanel; panel < endPanel; panel++ {
 		lane := panel * j.tile.Width
 		if j.panelIn != nil {
 			a.In = &inSlab[j.panelIn[panel]]
@@ -334,6 +341,14 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 					a.Mask = &ws.slabs[j.mask.slab][lane]
 				}
 			}
+			// The next part, or for the next block the first one.
+			size := j.cin * j.tile.Width
+			next := panel*j.panelSize + min(t+j.part, len(j.tapOff))*size
+			if next == endPanel*j.panelSize {
+				next = firstPanel * j.panelSize
+			}
+			a.Next = &j.weights[next]
+			a.Last = &j.weights[min(next+j.part*size, endPanel*j.panelSize)-1]
 			j.tile.Run(a)
 			a.Flags |= kernel.Accumulate
 		}

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"strings"
 	"unsafe"
+
+	"github.com/klauspost/cpuid/v2"
 )
 
 //go:generate sh -c "cd _gen && go run . -isa avx2 -out ../tile_avx2_amd64.s && go run . -isa avx512 -out ../tile_avx512_amd64.s && go run . -isa bf16 -out ../tile_bf16_amd64.s && go run . -isa winograd -out ../winograd_avx2_amd64.s && go run . -isa winograd512 -out ../winograd_avx512_amd64.s && go run . -isa depthwise -out ../depthwise_avx2_amd64.s && go run . -isa pool -out ../pool_avx2_amd64.s && go run . -isa gram -out ../gram_avx2_amd64.s && go run . -isa transformer -out ../transformer_avx2_amd64.s && go run . -isa train -out ../train_avx2_amd64.s && go run . -isa train512 -out ../train_avx512_amd64.s && go run . -isa layout -out ../layout_avx2_amd64.s"
@@ -66,6 +68,9 @@ type TileArgs struct {
 	Cin     int64
 	Flags   int64
 	Count   int64
+	// Next to Last is what the next call reads; a kernel may fetch it into the second-level
+	// cache meanwhile. Both are nil if that is not known.
+	Next, Last *float32
 }
 
 // WidestTile is the most output channels of a tile.
@@ -134,6 +139,10 @@ func ByName(name string) (*Set, error) {
 	}
 	return nil, fmt.Errorf("kernel: no instruction set %q here; this machine and build have %s", name, strings.Join(names, ", "))
 }
+
+// SecondLevelCache is the size of a core's second-level cache in bytes, or of a small one if
+// that is not known.
+func SecondLevelCache() int { return max(cpuid.CPU.Cache.L2, 512<<10) }
 
 // Pad rounds a number of channels up to a multiple of Lanes.
 func Pad(channels int) int { return (channels + Lanes - 1) / Lanes * Lanes }

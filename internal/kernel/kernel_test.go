@@ -21,7 +21,8 @@ func TestTileArgsLayout(t *testing.T) {
 		{"InOff", unsafe.Offsetof(a.InOff), 48}, {"OutOff", unsafe.Offsetof(a.OutOff), 56},
 		{"TapOff", unsafe.Offsetof(a.TapOff), 64}, {"Taps", unsafe.Offsetof(a.Taps), 72},
 		{"Cin", unsafe.Offsetof(a.Cin), 80}, {"Flags", unsafe.Offsetof(a.Flags), 88},
-		{"Count", unsafe.Offsetof(a.Count), 96},
+		{"Count", unsafe.Offsetof(a.Count), 96}, {"Next", unsafe.Offsetof(a.Next), 104},
+		{"Last", unsafe.Offsetof(a.Last), 112},
 	} {
 		if f.got != f.want {
 			t.Errorf("%s lies at %d, the assembly reads it at %d", f.name, f.got, f.want)
