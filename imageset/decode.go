@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	"image/png"
 	"io/fs"
 	"sync"
 )
@@ -116,7 +115,7 @@ func starts(prefixes ...string) func([]byte) bool {
 }
 
 var formats = []format{
-	{"PNG", starts("\x89PNG\r\n\x1a\n"), decodePNG},
+	{"PNG", starts(pngMagic), decodePNG},
 	{"GIF", starts("GIF87a", "GIF89a"), decodeGIF},
 	{"BMP", starts("BM"), decodeBMP},
 	{"TIFF", starts("II*\x00", "MM\x00*"), decodeTIFF},
@@ -158,32 +157,6 @@ func checkConfig(c image.Config, err error, data []byte, maxPixels, ratio int) e
 		return fmt.Errorf("%w: the header says %dx%d, but the file has only %d bytes", ErrTooLarge, c.Width, c.Height, len(data))
 	}
 	return nil
-}
-
-func decodePNG(data []byte, maxPixels int, dst *Image) error {
-	c, err := png.DecodeConfig(bytes.NewReader(data))
-	ratio := 8 * 1032 // deflate makes at most 1032 bytes of one
-	if err == nil {
-		ratio /= pngBits(data)
-	}
-	if err := checkConfig(c, err, data, maxPixels, ratio); err != nil {
-		return err
-	}
-	m, err := png.Decode(bytes.NewReader(data))
-	if err != nil {
-		return err
-	}
-	dst.resize(c.Width, c.Height)
-	// Bit depth 16, colour type grey. With a transparent grey level the library answers
-	// NRGBA64, so the header is what tells.
-	convert(dst, m, data[24] == 16 && data[25] == 0)
-	return nil
-}
-
-// pngBits returns the bits of a pixel, from the header, which has been read once.
-func pngBits(data []byte) int {
-	channels := map[byte]int{2: 3, 4: 2, 6: 4}[data[25]]
-	return max(channels, 1) * max(int(data[24]), 1)
 }
 
 func checkSize(width, height, maxPixels int) error {
