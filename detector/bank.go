@@ -85,7 +85,7 @@ const queryBlock = 16 * kernel.Rows
 // the other: dots[i*stride+j] is the product of vector first+i and row from+j, for
 // i below vectors and j below rows. Rows come in order.
 func (b *bank) products(queries []float32, n int, visit func(first, vectors, from, rows int, dots []float32, stride int)) {
-	block := b.newBlock()
+	block := b.newBlock(n)
 	for first := 0; first < n; first += queryBlock {
 		vectors := min(queryBlock, n-first)
 		block.place(vectors)
@@ -104,8 +104,10 @@ type block struct {
 	tiles   int
 }
 
-func (b *bank) newBlock() *block {
-	return &block{bank: b, dots: kernel.Aligned(queryBlock * b.tile.Width)}
+// newBlock makes room for the blocks of n vectors.
+func (b *bank) newBlock(n int) *block {
+	tiles := (min(n, queryBlock) + kernel.Rows - 1) / kernel.Rows
+	return &block{bank: b, dots: kernel.Aligned(tiles * kernel.Rows * b.tile.Width)}
 }
 
 // place lays out that many vectors, at most queryBlock.
@@ -130,7 +132,7 @@ func (k *block) multiply(queries []float32, panel int) {
 // pairs is products with the rows of two banks of as many rows, each with vectors of
 // its own.
 func (b *bank) pairs(other *bank, queries, others []float32, n int, visit func(first, vectors, rows int, dots, otherDots []float32, stride int)) {
-	mine, theirs := b.newBlock(), other.newBlock()
+	mine, theirs := b.newBlock(n), other.newBlock(n)
 	for first := 0; first < n; first += queryBlock {
 		vectors := min(queryBlock, n-first)
 		mine.place(vectors)

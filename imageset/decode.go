@@ -57,14 +57,25 @@ func DecodeBytes(name string, data []byte) (*Image, error) {
 // DecodeLimited is DecodeBytes for pictures of at most maxPixels pixels, which is
 // checked before memory is taken for them.
 func DecodeLimited(name string, data []byte, maxPixels int) (*Image, error) {
-	d := decoders.Get().(*decoder)
-	defer decoders.Put(d)
-	if _, err := d.decode(name, data, maxPixels); err != nil {
+	img := new(Image)
+	if err := img.Decode(name, data, maxPixels); err != nil {
 		return nil, err
 	}
-	img := d.img
-	d.img.Pix = nil // now the caller's
-	return &img, nil
+	return img, nil
+}
+
+// Decode is DecodeLimited into m, whose memory is used again if it is enough. After an error
+// m holds no picture.
+func (m *Image) Decode(name string, data []byte, maxPixels int) error {
+	d := decoders.Get().(*decoder)
+	defer decoders.Put(d)
+	d.img.Pix, m.Pix = m.Pix, nil
+	_, err := d.decode(name, data, maxPixels)
+	if err == nil {
+		*m = d.img
+	}
+	d.img.Pix = nil
+	return err
 }
 
 var decoders = sync.Pool{New: func() any { return new(decoder) }}
