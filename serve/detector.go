@@ -182,7 +182,13 @@ func (d *served) reload() {
 func (d *served) scoreImage(ctx context.Context, v *version, data []byte, from *file) (nac.Result, error) {
 	arrived := v.batcher.announce()
 	defer arrived()
-	img, input, err := d.decode(ctx, v, data, from)
+	img := pictures.Get().(*imageset.Image)
+	defer func() {
+		if cap(img.Pix) <= mostKept {
+			pictures.Put(img)
+		}
+	}()
+	input, err := d.decode(ctx, v, data, from, img)
 	if err != nil {
 		return nac.Result{}, err
 	}
@@ -194,11 +200,15 @@ func (d *served) scoreImage(ctx context.Context, v *version, data []byte, from *
 	return r, nil
 }
 
-func (d *served) decode(ctx context.Context, v *version, data []byte, from *file) (*imageset.Image, []float32, error) {
+// pictures keeps the memory of decoded images for the next ones, that of large ones excepted.
+var pictures = sync.Pool{New: func() any { return new(imageset.Image) }}
+
+// decode decodes an image into img and returns it transformed.
+func (d *served) decode(ctx context.Context, v *version, data []byte, from *file, img *imageset.Image) ([]float32, error) {
 	select {
 	case d.server.decoding <- struct{}{}:
 	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		return nil, ctx.Err()
 	}
 	defer func() { <-d.server.decoding }()
 	name := "image"
@@ -206,17 +216,17 @@ func (d *served) decode(ctx context.Context, v *version, data []byte, from *file
 		name = from.path
 	}
 	input := v.batcher.room()
-	img, err := imageset.DecodeLimited(name, data, d.server.options.MaxPixels)
+	err := img.Decode(name, data, d.server.options.MaxPixels)
 	if err == nil {
 		err = v.info.Transform.Apply(img, input)
 	}
 	if errors.Is(err, imageset.ErrTooLarge) {
-		return nil, nil, failure{413, err}
+		return nil, failure{413, err}
 	}
 	if err != nil {
-		return nil, nil, failure{422, err}
+		return nil, failure{422, err}
 	}
-	return img, input, nil
+	return input, nil
 }
 
 // scoreTensor scores an image that is transformed already.
