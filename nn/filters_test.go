@@ -83,7 +83,7 @@ func testPackedWinograd(t *testing.T, set *kernel.Set, in, out *geometry, f filt
 	for _, m := range []int{2, 4} {
 		j := newWinogradJob(set, m, &buffer{geom: in}, &buffer{geom: out}, 1, f)
 		j.pack().all(2)
-		planes, w := j.form.Planes(), j.tile.Width
+		planes, w := j.form.Planes(), j.product.Width
 		for panel := range j.groups * j.panels {
 			g, p := panel/j.panels, panel%j.panels
 			for i := range in.channels {

@@ -156,6 +156,8 @@ type gradScratch struct {
 	taps  []int64
 	zero  int64
 	tile  kernel.TileArgs
+	// inOffsets and gradOffsets are a block's patches.
+	inOffsets, gradOffsets [winogradGradPatches]int64
 }
 
 // need makes room for so many floats of input, gradient and sums, and tiles.

@@ -11,8 +11,8 @@ type winogradJob struct {
 	exact   *packing // as the filters are laid out the first time
 	in, out *buffer
 	form    kernel.Winograd
-	tile    kernel.Tile
-	// weights is [group][plane][panel][cin][tile.Width]; a group is as many output
+	product kernel.Product
+	// weights is [group][plane][panel][cin][product.Width]; a group is as many output
 	// channels as are transformed back together.
 	weights   []float32
 	cin       int // input channels, padding included
@@ -27,8 +27,6 @@ type winogradJob struct {
 	inPixel   int64
 	outRow    int64
 	outPixel  int64
-	planeSize int // floats from plane to plane of transformed patches
-	sumsSize  int // the same of products
 }
 
 // patch is one place of an image: offsets in floats, and how many of its result's
@@ -108,14 +106,10 @@ func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, f filters) *
 		j.group /= 2
 	}
 	j.groups = og.stride / j.group
-	j.tile = k.Tile(j.group)
-	w, planes := j.tile.Width, j.form.Planes()
+	j.product = k.Product(j.group)
+	w, planes := j.product.Width, j.form.Planes()
 	j.panels = j.group / w
-	j.block = min(max(winogradBytes/(4*planes*(j.cin+j.group)), 24), 96) / kernel.Rows * kernel.Rows
-	// A line more from plane to plane: else all might compete for the same cache
-	// set.
-	j.planeSize = j.block*j.cin + 16
-	j.sumsSize = j.block*j.group + 16
+	j.block = min(max(winogradBytes/(4*planes*(j.cin+j.group)), 24), 96) / j.product.Rows * j.product.Rows
 
 	panelSize := j.cin * w
 	j.weights = kernel.Aligned(j.groups * planes * j.panels * panelSize)
@@ -141,7 +135,7 @@ func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, f filters) *
 		}
 	}}
 	// For training, where no batch norm is folded: there is no scale.
-	j.packing = winogradRepack(j, og.channels, ig.channels, func(o, i int) (values [9]float32) {
+	j.packing = winogradRepack(j, k.Tile(w), og.channels, ig.channels, func(o, i int) (values [9]float32) {
 		from := f.weights[i*f.inStep+o*f.outStep:][:9]
 		for t, v := range from {
 			if f.turned {
@@ -188,7 +182,7 @@ func (j *winogradJob) split(n, workers int) (block, blocks, parts int) {
 	block, parts = j.block, 1
 	if workers > 1 && all < 2*workers*block {
 		share := (all + workers - 1) / workers
-		block = min(block, (share+kernel.Rows-1)/kernel.Rows*kernel.Rows)
+		block = min(block, j.rows(share))
 	}
 	blocks = (all + block - 1) / block
 	if blocks < workers {
@@ -202,27 +196,35 @@ func (j *winogradJob) tasks(n, workers int) int {
 	return blocks * parts
 }
 
+// rows is what a block of so many patches is rounded up to.
+func (j *winogradJob) rows(patches int) int {
+	return (patches + j.product.Rows - 1) / j.product.Rows * j.product.Rows
+}
+
+// winogradPlane is the floats from plane to plane of so many rows. A line more than there are:
+// else all planes might compete for the same cache set.
+func winogradPlane(rows, channels int) int { return rows*channels + kernel.Lanes }
+
 // winogradScratch is a worker's room for a block.
 type winogradScratch struct {
 	patches, sums []float32
-	in, out       [][kernel.Rows]int64
-	tapOff        [1]int64
-	tile          kernel.TileArgs
+	offsets       []int64 // of the patches
+	product       kernel.ProductArgs
 	input         kernel.WinogradInput
 	output        kernel.WinogradOutput
 }
 
 func (s *winogradScratch) grow(jobs []job) {
-	patches, sums, tiles := 0, 0, 0
+	patches, sums, block := 0, 0, 0
 	for _, j := range jobs {
 		if w, ok := j.(*winogradJob); ok {
-			patches = max(patches, w.form.Planes()*w.planeSize)
-			sums = max(sums, w.form.Planes()*w.sumsSize)
-			tiles = max(tiles, w.block/kernel.Rows)
+			patches = max(patches, w.form.Planes()*winogradPlane(w.block, w.cin))
+			sums = max(sums, w.form.Planes()*winogradPlane(w.block, w.group))
+			block = max(block, w.block)
 		}
 	}
 	s.patches, s.sums = kernel.Aligned(patches), kernel.Aligned(sums)
-	s.in, s.out = make([][kernel.Rows]int64, tiles), make([][kernel.Rows]int64, tiles)
+	s.offsets = make([]int64, block)
 }
 
 func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
@@ -231,72 +233,66 @@ func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
 	part := task % parts
 	first := task / parts * block
 	count := min(block, n*len(j.patches)-first)
-
-	input := &s.input
-	*input = kernel.WinogradInput{Row: j.inRow, Pixel: j.inPixel, Plane: 4 * int64(j.planeSize), Channels: int64(j.cin)}
-	in := ws.slabs[j.in.slab]
+	rows := j.rows(count)
 	image, p := first/len(j.patches), first%len(j.patches)
+	in := int64(image * j.inImage)
 	for t := range count {
-		input.In = &in[image*j.inImage+j.patches[p].in]
-		input.Out = &s.patches[t*j.cin]
-		j.form.Input(input)
+		s.offsets[t] = 4 * (in + int64(j.patches[p].in))
 		if p++; p == len(j.patches) {
-			p, image = 0, image+1
+			p, in = 0, in+int64(j.inImage)
 		}
 	}
+	const row = 4 * kernel.Lanes
+	planeIn, planeOut := 4*int64(winogradPlane(rows, j.cin)), 4*int64(winogradPlane(rows, j.group))
+	s.input = kernel.WinogradInput{
+		In: &ws.slabs[j.in.slab][0], Out: &s.patches[0], Offsets: &s.offsets[0], Row: j.inRow, Pixel: j.inPixel,
+		Plane: planeIn, Block: row * int64(rows), Step: row, Channels: int64(j.cin), Count: int64(count),
+	}
+	j.form.Input(&s.input)
 
-	tiles := (count + kernel.Rows - 1) / kernel.Rows
-	for t := range tiles {
-		for r := range kernel.Rows {
-			row := min(t*kernel.Rows+r, count-1) // fill the last tile with its last row
-			s.in[t][r], s.out[t][r] = 4*int64(row*j.cin), 4*int64(row*j.group)
-		}
-	}
-	panelSize := j.cin * j.tile.Width
-	a := &s.tile
-	*a = kernel.TileArgs{
-		TapOff: &s.tapOff[0], Taps: 1, Cin: int64(j.cin),
-		InOff: &s.in[0], OutOff: &s.out[0], Count: int64(tiles),
+	a := &s.product
+	*a = kernel.ProductArgs{
+		In: &s.patches[0], Out: &s.sums[0], InPlane: planeIn, OutPlane: planeOut, Block: row * int64(rows),
+		Depth: int64(j.cin / kernel.Lanes), Groups: int64(rows / j.product.Rows), Panels: int64(j.panels), Planes: int64(j.form.Planes()),
 	}
 	for g := part * j.groups / parts; g < (part+1)*j.groups/parts; g++ {
-		for plane := range j.form.Planes() {
-			a.In = &s.patches[plane*j.planeSize]
-			for panel := range j.panels {
-				a.Weights = &j.weights[((g*j.form.Planes()+plane)*j.panels+panel)*panelSize]
-				a.Out = &s.sums[plane*j.sumsSize+panel*j.tile.Width]
-				j.tile.Run(a)
-			}
-		}
-		j.transformBack(ws, s, first, count, g*j.group)
+		a.Weights = &j.weights[g*j.form.Planes()*j.cin*j.group]
+		j.product.Run(a)
+		j.transformBack(ws, s, first, count, rows, g*j.group)
 	}
 }
 
-// transformBack writes a block's pixels, channels from lane on.
-func (j *winogradJob) transformBack(ws *workspace, s *winogradScratch, first, count, lane int) {
-	output := &s.output
-	*output = kernel.WinogradOutput{
-		Row: j.outRow, Pixel: j.outPixel, Plane: 4 * int64(j.sumsSize), Channels: int64(j.group), Flags: j.flags,
+// transformBack writes a block's pixels, channels from lane on: as many patches at a time as
+// have the same size.
+func (j *winogradJob) transformBack(ws *workspace, s *winogradScratch, first, count, rows, lane int) {
+	const row = 4 * kernel.Lanes
+	o := &s.output
+	*o = kernel.WinogradOutput{
+		Out: &ws.slabs[j.out.slab][lane], Row: j.outRow, Pixel: j.outPixel,
+		Plane: 4 * int64(winogradPlane(rows, j.group)), Block: row * int64(rows), Step: row, Channels: int64(j.group), Flags: j.flags,
 	}
 	if j.bias != nil {
-		output.Bias = &j.bias[lane]
+		o.Bias = &j.bias[lane]
 	}
-	out := ws.slabs[j.out.slab]
+	if j.res != nil {
+		o.Res = &ws.slabs[j.res.slab][lane]
+	}
+	if j.mask != nil {
+		o.Mask = &ws.slabs[j.mask.slab][lane]
+	}
 	image, p := first/len(j.patches), first%len(j.patches)
-	for t := range count {
-		at := &j.patches[p]
-		o := image*j.outImage + at.out + lane
-		output.In = &s.sums[t*j.group]
-		output.Out = &out[o]
-		if j.res != nil {
-			output.Res = &ws.slabs[j.res.slab][o]
+	out := int64(image * j.outImage)
+	for from := 0; from < count; {
+		o.Rows, o.Cols = j.patches[p].rows, j.patches[p].cols
+		to := from
+		for ; to < count && j.patches[p].rows == o.Rows && j.patches[p].cols == o.Cols; to++ {
+			s.offsets[to] = 4 * (out + int64(j.patches[p].out))
+			if p++; p == len(j.patches) {
+				p, out = 0, out+int64(j.outImage)
+			}
 		}
-		if j.mask != nil {
-			output.Mask = &ws.slabs[j.mask.slab][o]
-		}
-		output.Rows, output.Cols = at.rows, at.cols
-		j.form.Output(output)
-		if p++; p == len(j.patches) {
-			p, image = 0, image+1
-		}
+		o.In, o.Offsets, o.Count = &s.sums[from*kernel.Lanes], &s.offsets[from], int64(to-from)
+		j.form.Output(o)
+		from = to
 	}
 }

@@ -5,9 +5,9 @@ import "nac/internal/kernel"
 // winogradRepack lays the filters of a winogradJob out again after a step of
 // training: as a product of the transform's matrix with many filters at once, in
 // float32, where the first time each filter is transformed by itself in float64.
-// A part is a panel of output channels.
-func winogradRepack(j *winogradJob, outputs, inputs int, filter func(o, i int) [9]float32) *packing {
-	w, planes := j.tile.Width, j.form.Planes()
+// A part is a panel of output channels, as wide as the tile.
+func winogradRepack(j *winogradJob, tile kernel.Tile, outputs, inputs int, filter func(o, i int) [9]float32) *packing {
+	w, planes := tile.Width, j.form.Planes()
 	// The transform is linear: its matrix is what it makes of the unit filters.
 	matrix := kernel.Aligned(planes * 9)
 	for t := range 9 {
@@ -45,7 +45,7 @@ func winogradRepack(j *winogradJob, outputs, inputs int, filter func(o, i int) [
 				}
 			}
 			a.Out = &j.weights[(g*planes*j.panels+p)*panelSize+i*w]
-			j.tile.Run(a)
+			tile.Run(a)
 		}
 	}}
 }

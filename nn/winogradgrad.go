@@ -153,17 +153,18 @@ func (j *winogradGradJob) transform(ws *workspace, block, count, first, slice, l
 	a := &s.winograd.input
 	for t := range count {
 		image, p := (block+t)/len(j.patches), &j.patches[(block+t)%len(j.patches)]
-		*a = kernel.WinogradInput{
-			In: &in[image*ig.image()+p.in+first], Out: &sc.in[t*slice], Row: 4 * int64(ig.row()), Pixel: 4 * int64(ig.stride),
-			Plane: 4 * int64(winogradGradPlane(slice)), Channels: int64(slice),
-		}
-		j.form.Input(a)
-		*a = kernel.WinogradInput{
-			In: &grad[image*og.image()+p.out+lane], Out: &sc.grad[t*group], Row: 4 * int64(og.row()), Pixel: 4 * int64(og.stride),
-			Plane: 4 * int64(winogradGradPlane(group)), Channels: int64(group),
-		}
-		j.gradient(a)
+		sc.inOffsets[t], sc.gradOffsets[t] = 4*int64(image*ig.image()+p.in+first), 4*int64(image*og.image()+p.out+lane)
 	}
+	*a = kernel.WinogradInput{
+		In: &in[0], Out: &sc.in[0], Offsets: &sc.inOffsets[0], Row: 4 * int64(ig.row()), Pixel: 4 * int64(ig.stride),
+		Plane: 4 * int64(winogradGradPlane(slice)), Block: 4 * kernel.Lanes, Step: 4 * int64(slice), Channels: int64(slice), Count: int64(count),
+	}
+	j.form.Input(a)
+	*a = kernel.WinogradInput{
+		In: &grad[0], Out: &sc.grad[0], Offsets: &sc.gradOffsets[0], Row: 4 * int64(og.row()), Pixel: 4 * int64(og.stride),
+		Plane: 4 * int64(winogradGradPlane(group)), Block: 4 * kernel.Lanes, Step: 4 * int64(group), Channels: int64(group), Count: int64(count),
+	}
+	j.gradient(a)
 }
 
 // store transforms a panel's sums and puts them where they belong. It is a product of

@@ -89,6 +89,7 @@ type Set struct {
 	name     string
 	tiles    []Tile      // widest first
 	winograd [2]Winograd // of 2 and 4 outputs
+	products []Product   // widest first
 	// pairs are tiles of bfloat16, if the set has any, and pairUp makes their operands.
 	pairs  []Tile
 	pairUp func(*PairArgs)

@@ -2,7 +2,10 @@ package kernel
 
 import "unsafe"
 
-var portable = &Set{name: "portable", tiles: []Tile{{Width: portableWidth, Run: tile6x16}}, winograd: portableWinograd}
+var portable = &Set{
+	name: "portable", tiles: []Tile{{Width: portableWidth, Run: tile6x16}}, winograd: portableWinograd,
+	products: []Product{{portableWidth, Rows, productPortable}},
+}
 
 const portableWidth = 16
 

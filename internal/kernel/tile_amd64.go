@@ -27,6 +27,18 @@ func tile12x16AVX512(a *TileArgs)
 func tile12x32AVX512(a *TileArgs)
 
 //go:noescape
+func product6x16AVX2(a *ProductArgs)
+
+//go:noescape
+func product12x16AVX512(a *ProductArgs)
+
+//go:noescape
+func product12x32AVX512(a *ProductArgs)
+
+//go:noescape
+func product6x64AVX512(a *ProductArgs)
+
+//go:noescape
 func tile6x16BF16(a *TileArgs)
 
 //go:noescape
@@ -73,8 +85,14 @@ var (
 		{4, winograd4InputAVX512, winograd4OutputAVX512, winograd4FiltersAVX2},
 	}
 
-	avx2   = &Set{name: "avx2", tiles: []Tile{{16, tile6x16AVX2}}, winograd: avx2Winograd}
-	avx512 = &Set{name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tall32AVX512}, {16, tall16AVX512}}, winograd: avx512Winograd}
+	avx2 = &Set{
+		name: "avx2", tiles: []Tile{{16, tile6x16AVX2}}, winograd: avx2Winograd,
+		products: []Product{{16, 6, product6x16AVX2}},
+	}
+	avx512 = &Set{
+		name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tall32AVX512}, {16, tall16AVX512}}, winograd: avx512Winograd,
+		products: []Product{{64, 6, product6x64AVX512}, {32, 12, product12x32AVX512}, {16, 12, product12x16AVX512}},
+	}
 )
 
 func machineSets() []*Set {

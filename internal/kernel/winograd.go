@@ -22,11 +22,11 @@ func (w Winograd) Side() int { return w.Outputs + 2 }
 // Planes is the number of matrix products.
 func (w Winograd) Planes() int { return w.Side() * w.Side() }
 
-// WinogradInput are the arguments of the input transform of one patch d, channel
-// by channel:
+// WinogradInput are the arguments of the input transform of Count patches d, channel
+// by channel. Patch n begins at In + Offsets[n]:
 //
 //	t = side of each column of d, v = side of each row of t
-//	Out[(Side*i+j)*Plane+c] = v[i][j]
+//	Out[(Side*i+j)*Plane + n*Step + c/16*Block + c%16] = v[i][j]
 //
 // where the side of six or four values is, for F(2x2) and F(4x4),
 //
@@ -34,16 +34,20 @@ func (w Winograd) Planes() int { return w.Side() * w.Side() }
 //	(ab)^2 d0 - (a^2+b^2) d2 + d4, (d4 - b^2 d2) +- a (d3 - b^2 d1),
 //	(d4 - a^2 d2) +- b (d3 - a^2 d1), (ab)^2 d1 - (a^2+b^2) d3 + d5
 //
-// Row, Pixel and Plane are strides in bytes. Channels is a multiple of Lanes.
+// Offsets, Row, Pixel, Plane, Block and Step are in bytes. Channels is a multiple of Lanes,
+// Count at least 1.
 type WinogradInput struct {
-	In, Out    *float32
-	Row, Pixel int64
-	Plane      int64
-	Channels   int64
+	In, Out     *float32
+	Offsets     *int64 // Count of them
+	Row, Pixel  int64
+	Plane       int64
+	Block, Step int64
+	Channels    int64
+	Count       int64
 }
 
 // WinogradOutput are the arguments of the output transform of the products m
-// of one patch to its pixels y, channel by channel:
+// of Count patches to their pixels y, channel by channel:
 //
 //	s = side of each column of m, y = side of each row of s
 //	y += Bias; y += Out if Accumulate; y += Res; ReLU; Mask      // as in TileArgs
@@ -53,18 +57,21 @@ type WinogradInput struct {
 //	m0+m1+m2, m1-m2-m3
 //	m0 + p + q, a r + b s, a^2 p + b^2 q, a^3 r + b^3 s + m5     // p, r = m1+-m2; q, s = m3+-m4
 //
-// In is [plane][channel] with Plane bytes between planes; Out, Res and Mask
-// have Row and Pixel bytes between rows and pixels. Only the first Rows x Cols of
-// the pixels are written.
+// In is laid out as the Out of WinogradInput. Patch n's pixels begin at Offsets[n] of Out, Res and
+// Mask, which have Row and Pixel bytes between rows and pixels. Only the first Rows x
+// Cols pixels of a patch are written.
 type WinogradOutput struct {
-	In, Out    *float32
-	Bias       *float32
-	Res, Mask  *float32
-	Row, Pixel int64
-	Plane      int64
-	Channels   int64
-	Rows, Cols int64
-	Flags      int64
+	In, Out     *float32
+	Bias        *float32
+	Res, Mask   *float32
+	Offsets     *int64 // Count of them
+	Row, Pixel  int64
+	Plane       int64
+	Block, Step int64
+	Channels    int64
+	Count       int64
+	Rows, Cols  int64
+	Flags       int64
 }
 
 // Winograd returns F(m x m, 3x3) for m of 2 or 4.
@@ -75,7 +82,7 @@ func (s *Set) Winograd(m int) Winograd { return s.winograd[m/2-1] }
 // makes it of the gradient of the products:
 //
 //	t = side of each column of y, v = side of each row of t
-//	Out[(6*i+j)*Plane+c] = v[i][j]
+//	Out[(6*i+j)*Plane + n*Step + c/16*Block + c%16] = v[i][j]
 //
 // where the side of four values is
 //

@@ -6,14 +6,28 @@
 
 // func winogradInputAVX2(a *byte)
 // Requires: AVX
-TEXT ·winogradInputAVX2(SB), NOSPLIT, $0-8
+TEXT ·winogradInputAVX2(SB), NOSPLIT, $24-8
 	MOVQ a+0(FP), AX
+	MOVQ 24(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 40(AX), R10
+	MOVQ 16(AX), R15
+	MOVQ R15, (SP)
+	MOVQ 8(AX), R15
+	MOVQ R15, 8(SP)
+	MOVQ 72(AX), R15
+	MOVQ R15, 16(SP)
+
+patch:
+	MOVQ 8(SP), DI
+	MOVQ 56(AX), R15
+	ADDQ R15, 8(SP)
+	MOVQ (SP), R15
+	ADDQ $0x08, (SP)
+	MOVQ (R15), R15
 	MOVQ (AX), SI
-	MOVQ 8(AX), DI
-	MOVQ 16(AX), R8
-	MOVQ 24(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), CX
+	ADDQ R15, SI
+	MOVQ 64(AX), CX
 
 	// R11-R14 are the rows, RDX three pixels.
 	LEAQ (R9)(R9*2), DX
@@ -105,28 +119,59 @@ channels:
 	VMOVUPS Y7, (BX)
 	ADDQ    R10, BX
 	ADDQ    $0x00000020, SI
-	ADDQ    $0x00000020, DI
-	SUBQ    $0x00000008, CX
+	ADDQ    $0x20, DI
+	SUBQ    $0x08, CX
+	TESTQ   $0x00000008, CX
+	JNZ     channels
+	SUBQ    $0x40, DI
+	ADDQ    48(AX), DI
+	TESTQ   CX, CX
 	JG      channels
+	DECQ    16(SP)
+	JNZ     patch
 	VZEROUPPER
 	RET
 
 // func winogradOutputAVX2(a *byte)
 // Requires: AVX
-TEXT ·winogradOutputAVX2(SB), NOSPLIT, $0-8
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), SI
-	MOVQ   8(AX), DI
-	MOVQ   16(AX), R12
-	MOVQ   24(AX), R13
-	MOVQ   32(AX), R14
-	MOVQ   40(AX), R8
-	MOVQ   48(AX), R9
-	MOVQ   56(AX), R10
-	MOVQ   64(AX), CX
-	MOVQ   88(AX), BX
-	LEAQ   (R10)(R10*2), R11
+TEXT ·winogradOutputAVX2(SB), NOSPLIT, $24-8
 	VXORPS Y15, Y15, Y15
+	MOVQ   a+0(FP), AX
+	MOVQ   48(AX), R8
+	MOVQ   56(AX), R9
+	MOVQ   64(AX), R10
+	MOVQ   120(AX), BX
+	MOVQ   40(AX), R15
+	MOVQ   R15, (SP)
+	MOVQ   (AX), R15
+	MOVQ   R15, 8(SP)
+	MOVQ   96(AX), R15
+	MOVQ   R15, 16(SP)
+
+patch:
+	MOVQ  8(SP), SI
+	MOVQ  80(AX), R15
+	ADDQ  R15, 8(SP)
+	MOVQ  (SP), R15
+	ADDQ  $0x08, (SP)
+	MOVQ  (R15), R15
+	MOVQ  24(AX), R13
+	TESTQ R13, R13
+	JZ    null24
+	ADDQ  R15, R13
+
+null24:
+	MOVQ  32(AX), R14
+	TESTQ R14, R14
+	JZ    null32
+	ADDQ  R15, R14
+
+null32:
+	MOVQ 8(AX), DI
+	ADDQ R15, DI
+	MOVQ 16(AX), R12
+	MOVQ 88(AX), CX
+	LEAQ (R10)(R10*2), R11
 
 channels:
 	// Rows: 0+1+2 and 1-2-3.
@@ -208,7 +253,7 @@ mask00:
 
 store00:
 	VMOVUPS Y0, (DI)(DX*1)
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JL      stored01
 
 	// RDX is the pixel's offset.
@@ -237,7 +282,7 @@ store01:
 	VMOVUPS Y1, (DI)(DX*1)
 
 stored01:
-	CMPQ 72(AX), $0x02
+	CMPQ 104(AX), $0x02
 	JL   next
 
 	// RDX is the pixel's offset.
@@ -264,9 +309,9 @@ mask10:
 
 store10:
 	VMOVUPS Y4, (DI)(DX*1)
-	CMPQ    72(AX), $0x02
+	CMPQ    104(AX), $0x02
 	JL      next
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JL      stored11
 
 	// RDX is the pixel's offset.
@@ -296,7 +341,6 @@ store11:
 
 stored11:
 next:
-	ADDQ $0x00000020, SI
 	ADDQ $0x00000020, DI
 
 	// Null pointers stay null.
@@ -310,8 +354,16 @@ nores:
 	ADDQ  $0x00000020, R14
 
 nomask:
-	SUBQ $0x00000008, CX
-	JG   channels
+	ADDQ  $0x20, SI
+	SUBQ  $0x08, CX
+	TESTQ $0x00000008, CX
+	JNZ   channels
+	SUBQ  $0x40, SI
+	ADDQ  72(AX), SI
+	TESTQ CX, CX
+	JG    channels
+	DECQ  16(SP)
+	JNZ   patch
 	VZEROUPPER
 	RET
 
@@ -327,20 +379,34 @@ GLOBL winograd4<>(SB), RODATA|NOPTR, $32
 
 // func winograd4InputAVX2(a *byte)
 // Requires: AVX, FMA3
-TEXT ·winograd4InputAVX2(SB), $1152-8
-	MOVQ         a+0(FP), AX
-	MOVQ         (AX), SI
-	MOVQ         8(AX), DI
-	MOVQ         16(AX), R8
-	MOVQ         24(AX), R9
-	MOVQ         32(AX), R10
-	MOVQ         40(AX), CX
+TEXT ·winograd4InputAVX2(SB), $1176-8
 	VBROADCASTSS winograd4<>+0(SB), Y10
 	VBROADCASTSS winograd4<>+4(SB), Y11
 	VBROADCASTSS winograd4<>+8(SB), Y12
 	VBROADCASTSS winograd4<>+12(SB), Y13
 	VBROADCASTSS winograd4<>+16(SB), Y14
 	VBROADCASTSS winograd4<>+20(SB), Y15
+	MOVQ         a+0(FP), AX
+	MOVQ         24(AX), R8
+	MOVQ         32(AX), R9
+	MOVQ         40(AX), R10
+	MOVQ         16(AX), R15
+	MOVQ         R15, 1152(SP)
+	MOVQ         8(AX), R15
+	MOVQ         R15, 1160(SP)
+	MOVQ         72(AX), R15
+	MOVQ         R15, 1168(SP)
+
+patch:
+	MOVQ 1160(SP), DI
+	MOVQ 56(AX), R15
+	ADDQ R15, 1160(SP)
+	MOVQ 1152(SP), R15
+	ADDQ $0x08, 1152(SP)
+	MOVQ (R15), R15
+	MOVQ (AX), SI
+	ADDQ R15, SI
+	MOVQ 64(AX), CX
 
 channels:
 	MOVQ    SI, R11
@@ -865,26 +931,22 @@ channels:
 	VMOVUPS      Y8, (BX)(R10*4)
 	LEAQ         (BX)(R14*2), BX
 	ADDQ         $0x00000020, SI
-	ADDQ         $0x00000020, DI
-	SUBQ         $0x00000008, CX
+	ADDQ         $0x20, DI
+	SUBQ         $0x08, CX
+	TESTQ        $0x00000008, CX
+	JNZ          channels
+	SUBQ         $0x40, DI
+	ADDQ         48(AX), DI
+	TESTQ        CX, CX
 	JG           channels
+	DECQ         1168(SP)
+	JNZ          patch
 	VZEROUPPER
 	RET
 
 // func winograd4OutputAVX2(a *byte)
 // Requires: AVX, FMA3
-TEXT ·winograd4OutputAVX2(SB), $768-8
-	MOVQ         a+0(FP), AX
-	MOVQ         (AX), SI
-	MOVQ         8(AX), DI
-	MOVQ         16(AX), R12
-	MOVQ         24(AX), R13
-	MOVQ         32(AX), R14
-	MOVQ         40(AX), R8
-	MOVQ         48(AX), R9
-	MOVQ         56(AX), R10
-	MOVQ         64(AX), CX
-	MOVQ         88(AX), BX
+TEXT ·winograd4OutputAVX2(SB), $792-8
 	VXORPS       Y15, Y15, Y15
 	VBROADCASTSS winograd4<>+16(SB), Y8
 	VBROADCASTSS winograd4<>+20(SB), Y9
@@ -892,6 +954,41 @@ TEXT ·winograd4OutputAVX2(SB), $768-8
 	VBROADCASTSS winograd4<>+4(SB), Y11
 	VBROADCASTSS winograd4<>+24(SB), Y12
 	VBROADCASTSS winograd4<>+28(SB), Y13
+	MOVQ         a+0(FP), AX
+	MOVQ         48(AX), R8
+	MOVQ         56(AX), R9
+	MOVQ         64(AX), R10
+	MOVQ         120(AX), BX
+	MOVQ         40(AX), R15
+	MOVQ         R15, 768(SP)
+	MOVQ         (AX), R15
+	MOVQ         R15, 776(SP)
+	MOVQ         96(AX), R15
+	MOVQ         R15, 784(SP)
+
+patch:
+	MOVQ  776(SP), SI
+	MOVQ  80(AX), R15
+	ADDQ  R15, 776(SP)
+	MOVQ  768(SP), R15
+	ADDQ  $0x08, 768(SP)
+	MOVQ  (R15), R15
+	MOVQ  24(AX), R13
+	TESTQ R13, R13
+	JZ    null24
+	ADDQ  R15, R13
+
+null24:
+	MOVQ  32(AX), R14
+	TESTQ R14, R14
+	JZ    null32
+	ADDQ  R15, R14
+
+null32:
+	MOVQ 8(AX), DI
+	ADDQ R15, DI
+	MOVQ 16(AX), R12
+	MOVQ 88(AX), CX
 
 channels:
 	// R11: six planes.
@@ -1150,7 +1247,7 @@ mask00:
 
 store00:
 	VMOVUPS Y0, (DI)(DX*1)
-	CMPQ    80(AX), $0x01
+	CMPQ    112(AX), $0x01
 	JLE     row0
 	ADDQ    R9, DX
 	VADDPS  Y14, Y6, Y6
@@ -1176,7 +1273,7 @@ mask01:
 
 store01:
 	VMOVUPS Y6, (DI)(DX*1)
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JLE     row0
 	ADDQ    R9, DX
 	VADDPS  Y14, Y7, Y7
@@ -1202,7 +1299,7 @@ mask02:
 
 store02:
 	VMOVUPS Y7, (DI)(DX*1)
-	CMPQ    80(AX), $0x03
+	CMPQ    112(AX), $0x03
 	JLE     row0
 	ADDQ    R9, DX
 	VADDPS  Y14, Y5, Y5
@@ -1230,7 +1327,7 @@ store03:
 	VMOVUPS Y5, (DI)(DX*1)
 
 row0:
-	CMPQ    72(AX), $0x01
+	CMPQ    104(AX), $0x01
 	JLE     next
 	ADDQ    R8, R11
 	VMOVUPS 192(SP), Y0
@@ -1279,7 +1376,7 @@ mask10:
 
 store10:
 	VMOVUPS Y0, (DI)(DX*1)
-	CMPQ    80(AX), $0x01
+	CMPQ    112(AX), $0x01
 	JLE     row1
 	ADDQ    R9, DX
 	VADDPS  Y14, Y6, Y6
@@ -1305,7 +1402,7 @@ mask11:
 
 store11:
 	VMOVUPS Y6, (DI)(DX*1)
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JLE     row1
 	ADDQ    R9, DX
 	VADDPS  Y14, Y7, Y7
@@ -1331,7 +1428,7 @@ mask12:
 
 store12:
 	VMOVUPS Y7, (DI)(DX*1)
-	CMPQ    80(AX), $0x03
+	CMPQ    112(AX), $0x03
 	JLE     row1
 	ADDQ    R9, DX
 	VADDPS  Y14, Y5, Y5
@@ -1359,7 +1456,7 @@ store13:
 	VMOVUPS Y5, (DI)(DX*1)
 
 row1:
-	CMPQ    72(AX), $0x02
+	CMPQ    104(AX), $0x02
 	JLE     next
 	ADDQ    R8, R11
 	VMOVUPS 384(SP), Y0
@@ -1408,7 +1505,7 @@ mask20:
 
 store20:
 	VMOVUPS Y0, (DI)(DX*1)
-	CMPQ    80(AX), $0x01
+	CMPQ    112(AX), $0x01
 	JLE     row2
 	ADDQ    R9, DX
 	VADDPS  Y14, Y6, Y6
@@ -1434,7 +1531,7 @@ mask21:
 
 store21:
 	VMOVUPS Y6, (DI)(DX*1)
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JLE     row2
 	ADDQ    R9, DX
 	VADDPS  Y14, Y7, Y7
@@ -1460,7 +1557,7 @@ mask22:
 
 store22:
 	VMOVUPS Y7, (DI)(DX*1)
-	CMPQ    80(AX), $0x03
+	CMPQ    112(AX), $0x03
 	JLE     row2
 	ADDQ    R9, DX
 	VADDPS  Y14, Y5, Y5
@@ -1488,7 +1585,7 @@ store23:
 	VMOVUPS Y5, (DI)(DX*1)
 
 row2:
-	CMPQ    72(AX), $0x03
+	CMPQ    104(AX), $0x03
 	JLE     next
 	ADDQ    R8, R11
 	VMOVUPS 576(SP), Y0
@@ -1537,7 +1634,7 @@ mask30:
 
 store30:
 	VMOVUPS Y0, (DI)(DX*1)
-	CMPQ    80(AX), $0x01
+	CMPQ    112(AX), $0x01
 	JLE     row3
 	ADDQ    R9, DX
 	VADDPS  Y14, Y6, Y6
@@ -1563,7 +1660,7 @@ mask31:
 
 store31:
 	VMOVUPS Y6, (DI)(DX*1)
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JLE     row3
 	ADDQ    R9, DX
 	VADDPS  Y14, Y7, Y7
@@ -1589,7 +1686,7 @@ mask32:
 
 store32:
 	VMOVUPS Y7, (DI)(DX*1)
-	CMPQ    80(AX), $0x03
+	CMPQ    112(AX), $0x03
 	JLE     row3
 	ADDQ    R9, DX
 	VADDPS  Y14, Y5, Y5
@@ -1618,7 +1715,6 @@ store33:
 
 row3:
 next:
-	ADDQ $0x00000020, SI
 	ADDQ $0x00000020, DI
 
 	// Null pointers stay null.
@@ -1632,27 +1728,49 @@ nores:
 	ADDQ  $0x00000020, R14
 
 nomask:
-	SUBQ $0x00000008, CX
-	JG   channels
+	ADDQ  $0x20, SI
+	SUBQ  $0x08, CX
+	TESTQ $0x00000008, CX
+	JNZ   channels
+	SUBQ  $0x40, SI
+	ADDQ  72(AX), SI
+	TESTQ CX, CX
+	JG    channels
+	DECQ  784(SP)
+	JNZ   patch
 	VZEROUPPER
 	RET
 
 // func winograd4GradientAVX2(a *byte)
 // Requires: AVX, FMA3
-TEXT ·winograd4GradientAVX2(SB), $768-8
-	MOVQ         a+0(FP), AX
-	MOVQ         (AX), SI
-	MOVQ         8(AX), DI
-	MOVQ         16(AX), R8
-	MOVQ         24(AX), R9
-	MOVQ         32(AX), R10
-	MOVQ         40(AX), CX
+TEXT ·winograd4GradientAVX2(SB), $792-8
 	VBROADCASTSS winograd4<>+16(SB), Y8
 	VBROADCASTSS winograd4<>+0(SB), Y10
 	VBROADCASTSS winograd4<>+24(SB), Y12
 	VBROADCASTSS winograd4<>+20(SB), Y9
 	VBROADCASTSS winograd4<>+4(SB), Y11
 	VBROADCASTSS winograd4<>+28(SB), Y13
+	MOVQ         a+0(FP), AX
+	MOVQ         24(AX), R8
+	MOVQ         32(AX), R9
+	MOVQ         40(AX), R10
+	MOVQ         16(AX), R15
+	MOVQ         R15, 768(SP)
+	MOVQ         8(AX), R15
+	MOVQ         R15, 776(SP)
+	MOVQ         72(AX), R15
+	MOVQ         R15, 784(SP)
+
+patch:
+	MOVQ 776(SP), DI
+	MOVQ 56(AX), R15
+	ADDQ R15, 776(SP)
+	MOVQ 768(SP), R15
+	ADDQ $0x08, 768(SP)
+	MOVQ (R15), R15
+	MOVQ (AX), SI
+	ADDQ R15, SI
+	MOVQ 64(AX), CX
 
 channels:
 	MOVQ    SI, R11
@@ -1947,8 +2065,15 @@ channels:
 	VMOVUPS     Y7, (BX)(R10*4)
 	LEAQ        (BX)(R14*2), BX
 	ADDQ        $0x00000020, SI
-	ADDQ        $0x00000020, DI
-	SUBQ        $0x00000008, CX
+	ADDQ        $0x20, DI
+	SUBQ        $0x08, CX
+	TESTQ       $0x00000008, CX
+	JNZ         channels
+	SUBQ        $0x40, DI
+	ADDQ        48(AX), DI
+	TESTQ       CX, CX
 	JG          channels
+	DECQ        784(SP)
+	JNZ         patch
 	VZEROUPPER
 	RET

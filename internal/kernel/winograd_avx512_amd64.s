@@ -6,14 +6,28 @@
 
 // func winogradInputAVX512(a *byte)
 // Requires: AVX, AVX512F
-TEXT ·winogradInputAVX512(SB), NOSPLIT, $0-8
+TEXT ·winogradInputAVX512(SB), NOSPLIT, $24-8
 	MOVQ a+0(FP), AX
+	MOVQ 24(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 40(AX), R10
+	MOVQ 16(AX), R15
+	MOVQ R15, (SP)
+	MOVQ 8(AX), R15
+	MOVQ R15, 8(SP)
+	MOVQ 72(AX), R15
+	MOVQ R15, 16(SP)
+
+patch:
+	MOVQ 8(SP), DI
+	MOVQ 56(AX), R15
+	ADDQ R15, 8(SP)
+	MOVQ (SP), R15
+	ADDQ $0x08, (SP)
+	MOVQ (R15), R15
 	MOVQ (AX), SI
-	MOVQ 8(AX), DI
-	MOVQ 16(AX), R8
-	MOVQ 24(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), CX
+	ADDQ R15, SI
+	MOVQ 64(AX), CX
 
 	// R11-R14 are the rows, RDX three pixels.
 	LEAQ (R9)(R9*2), DX
@@ -105,28 +119,54 @@ channels:
 	VMOVUPS Z7, (BX)
 	ADDQ    R10, BX
 	ADDQ    $0x00000040, SI
-	ADDQ    $0x00000040, DI
-	SUBQ    $0x00000010, CX
+	ADDQ    48(AX), DI
+	SUBQ    $0x10, CX
 	JG      channels
+	DECQ    16(SP)
+	JNZ     patch
 	VZEROUPPER
 	RET
 
 // func winogradOutputAVX512(a *byte)
 // Requires: AVX, AVX512F
-TEXT ·winogradOutputAVX512(SB), NOSPLIT, $0-8
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), SI
-	MOVQ   8(AX), DI
-	MOVQ   16(AX), R12
-	MOVQ   24(AX), R13
-	MOVQ   32(AX), R14
-	MOVQ   40(AX), R8
-	MOVQ   48(AX), R9
-	MOVQ   56(AX), R10
-	MOVQ   64(AX), CX
-	MOVQ   88(AX), BX
-	LEAQ   (R10)(R10*2), R11
+TEXT ·winogradOutputAVX512(SB), NOSPLIT, $24-8
 	VPXORD Z15, Z15, Z15
+	MOVQ   a+0(FP), AX
+	MOVQ   48(AX), R8
+	MOVQ   56(AX), R9
+	MOVQ   64(AX), R10
+	MOVQ   120(AX), BX
+	MOVQ   40(AX), R15
+	MOVQ   R15, (SP)
+	MOVQ   (AX), R15
+	MOVQ   R15, 8(SP)
+	MOVQ   96(AX), R15
+	MOVQ   R15, 16(SP)
+
+patch:
+	MOVQ  8(SP), SI
+	MOVQ  80(AX), R15
+	ADDQ  R15, 8(SP)
+	MOVQ  (SP), R15
+	ADDQ  $0x08, (SP)
+	MOVQ  (R15), R15
+	MOVQ  24(AX), R13
+	TESTQ R13, R13
+	JZ    null24
+	ADDQ  R15, R13
+
+null24:
+	MOVQ  32(AX), R14
+	TESTQ R14, R14
+	JZ    null32
+	ADDQ  R15, R14
+
+null32:
+	MOVQ 8(AX), DI
+	ADDQ R15, DI
+	MOVQ 16(AX), R12
+	MOVQ 88(AX), CX
+	LEAQ (R10)(R10*2), R11
 
 channels:
 	// Rows: 0+1+2 and 1-2-3.
@@ -208,7 +248,7 @@ mask00:
 
 store00:
 	VMOVUPS Z0, (DI)(DX*1)
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JL      stored01
 
 	// RDX is the pixel's offset.
@@ -237,7 +277,7 @@ store01:
 	VMOVUPS Z1, (DI)(DX*1)
 
 stored01:
-	CMPQ 72(AX), $0x02
+	CMPQ 104(AX), $0x02
 	JL   next
 
 	// RDX is the pixel's offset.
@@ -264,9 +304,9 @@ mask10:
 
 store10:
 	VMOVUPS Z4, (DI)(DX*1)
-	CMPQ    72(AX), $0x02
+	CMPQ    104(AX), $0x02
 	JL      next
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JL      stored11
 
 	// RDX is the pixel's offset.
@@ -296,7 +336,6 @@ store11:
 
 stored11:
 next:
-	ADDQ $0x00000040, SI
 	ADDQ $0x00000040, DI
 
 	// Null pointers stay null.
@@ -310,8 +349,11 @@ nores:
 	ADDQ  $0x00000040, R14
 
 nomask:
-	SUBQ $0x00000010, CX
+	ADDQ 72(AX), SI
+	SUBQ $0x10, CX
 	JG   channels
+	DECQ 16(SP)
+	JNZ  patch
 	VZEROUPPER
 	RET
 
@@ -327,22 +369,36 @@ GLOBL winograd4<>(SB), RODATA|NOPTR, $32
 
 // func winograd4InputAVX512(a *byte)
 // Requires: AVX, AVX512F
-TEXT ·winograd4InputAVX512(SB), NOSPLIT, $0-8
-	MOVQ         a+0(FP), AX
-	MOVQ         (AX), SI
-	MOVQ         8(AX), DI
-	MOVQ         16(AX), R8
-	MOVQ         24(AX), R9
-	MOVQ         32(AX), R10
-	MOVQ         40(AX), CX
-	LEAQ         (R8)(R8*4), R12
-	LEAQ         (R8)(R8*2), R13
-	LEAQ         (R10)(R10*2), R14
-	LEAQ         (R10)(R10*4), DX
+TEXT ·winograd4InputAVX512(SB), NOSPLIT, $24-8
 	VBROADCASTSS winograd4<>+0(SB), Z28
 	VBROADCASTSS winograd4<>+4(SB), Z29
 	VBROADCASTSS winograd4<>+8(SB), Z30
 	VBROADCASTSS winograd4<>+12(SB), Z31
+	MOVQ         a+0(FP), AX
+	MOVQ         24(AX), R8
+	MOVQ         32(AX), R9
+	MOVQ         40(AX), R10
+	MOVQ         16(AX), R15
+	MOVQ         R15, (SP)
+	MOVQ         8(AX), R15
+	MOVQ         R15, 8(SP)
+	MOVQ         72(AX), R15
+	MOVQ         R15, 16(SP)
+
+patch:
+	MOVQ 8(SP), DI
+	MOVQ 56(AX), R15
+	ADDQ R15, 8(SP)
+	MOVQ (SP), R15
+	ADDQ $0x08, (SP)
+	MOVQ (R15), R15
+	MOVQ (AX), SI
+	ADDQ R15, SI
+	MOVQ 64(AX), CX
+	LEAQ (R8)(R8*4), R12
+	LEAQ (R8)(R8*2), R13
+	LEAQ (R10)(R10*2), R14
+	LEAQ (R10)(R10*4), DX
 
 channels:
 	MOVQ SI, R11
@@ -671,30 +727,56 @@ channels:
 	VMOVUPS           Z24, (BX)(R14*1)
 	VMOVUPS           Z26, (BX)(R10*4)
 	ADDQ              $0x00000040, SI
-	ADDQ              $0x00000040, DI
-	SUBQ              $0x00000010, CX
+	ADDQ              48(AX), DI
+	SUBQ              $0x10, CX
 	JG                channels
+	DECQ              16(SP)
+	JNZ               patch
 	VZEROUPPER
 	RET
 
 // func winograd4OutputAVX512(a *byte)
 // Requires: AVX, AVX512F
-TEXT ·winograd4OutputAVX512(SB), NOSPLIT, $0-8
-	MOVQ         a+0(FP), AX
-	MOVQ         (AX), SI
-	MOVQ         8(AX), DI
-	MOVQ         16(AX), R12
-	MOVQ         24(AX), R13
-	MOVQ         32(AX), R14
-	MOVQ         40(AX), R8
-	MOVQ         48(AX), R9
-	MOVQ         56(AX), R10
-	MOVQ         64(AX), CX
-	MOVQ         88(AX), BX
+TEXT ·winograd4OutputAVX512(SB), NOSPLIT, $24-8
 	VBROADCASTSS winograd4<>+8(SB), Z28
 	VBROADCASTSS winograd4<>+12(SB), Z29
 	VBROADCASTSS winograd4<>+0(SB), Z30
 	VBROADCASTSS winograd4<>+4(SB), Z31
+	MOVQ         a+0(FP), AX
+	MOVQ         48(AX), R8
+	MOVQ         56(AX), R9
+	MOVQ         64(AX), R10
+	MOVQ         120(AX), BX
+	MOVQ         40(AX), R15
+	MOVQ         R15, (SP)
+	MOVQ         (AX), R15
+	MOVQ         R15, 8(SP)
+	MOVQ         96(AX), R15
+	MOVQ         R15, 16(SP)
+
+patch:
+	MOVQ  8(SP), SI
+	MOVQ  80(AX), R15
+	ADDQ  R15, 8(SP)
+	MOVQ  (SP), R15
+	ADDQ  $0x08, (SP)
+	MOVQ  (R15), R15
+	MOVQ  24(AX), R13
+	TESTQ R13, R13
+	JZ    null24
+	ADDQ  R15, R13
+
+null24:
+	MOVQ  32(AX), R14
+	TESTQ R14, R14
+	JZ    null32
+	ADDQ  R15, R14
+
+null32:
+	MOVQ 8(AX), DI
+	ADDQ R15, DI
+	MOVQ 16(AX), R12
+	MOVQ 88(AX), CX
 
 channels:
 	// R11: six planes.
@@ -878,7 +960,7 @@ mask00:
 
 store00:
 	VMOVUPS Z0, (DI)(DX*1)
-	CMPQ    80(AX), $0x01
+	CMPQ    112(AX), $0x01
 	JLE     row0
 	ADDQ    R9, DX
 	VADDPS  Z16, Z4, Z4
@@ -904,7 +986,7 @@ mask01:
 
 store01:
 	VMOVUPS Z4, (DI)(DX*1)
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JLE     row0
 	ADDQ    R9, DX
 	VADDPS  Z16, Z8, Z8
@@ -930,7 +1012,7 @@ mask02:
 
 store02:
 	VMOVUPS Z8, (DI)(DX*1)
-	CMPQ    80(AX), $0x03
+	CMPQ    112(AX), $0x03
 	JLE     row0
 	ADDQ    R9, DX
 	VADDPS  Z16, Z20, Z20
@@ -958,7 +1040,7 @@ store03:
 	VMOVUPS Z20, (DI)(DX*1)
 
 row0:
-	CMPQ             72(AX), $0x01
+	CMPQ             104(AX), $0x01
 	JLE              done
 	ADDQ             R8, R11
 	VSUBPS           Z9, Z5, Z25
@@ -1004,7 +1086,7 @@ mask10:
 
 store10:
 	VMOVUPS Z1, (DI)(DX*1)
-	CMPQ    80(AX), $0x01
+	CMPQ    112(AX), $0x01
 	JLE     row1
 	ADDQ    R9, DX
 	VADDPS  Z17, Z5, Z5
@@ -1030,7 +1112,7 @@ mask11:
 
 store11:
 	VMOVUPS Z5, (DI)(DX*1)
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JLE     row1
 	ADDQ    R9, DX
 	VADDPS  Z17, Z9, Z9
@@ -1056,7 +1138,7 @@ mask12:
 
 store12:
 	VMOVUPS Z9, (DI)(DX*1)
-	CMPQ    80(AX), $0x03
+	CMPQ    112(AX), $0x03
 	JLE     row1
 	ADDQ    R9, DX
 	VADDPS  Z17, Z21, Z21
@@ -1084,7 +1166,7 @@ store13:
 	VMOVUPS Z21, (DI)(DX*1)
 
 row1:
-	CMPQ             72(AX), $0x02
+	CMPQ             104(AX), $0x02
 	JLE              done
 	ADDQ             R8, R11
 	VSUBPS           Z10, Z6, Z25
@@ -1130,7 +1212,7 @@ mask20:
 
 store20:
 	VMOVUPS Z2, (DI)(DX*1)
-	CMPQ    80(AX), $0x01
+	CMPQ    112(AX), $0x01
 	JLE     row2
 	ADDQ    R9, DX
 	VADDPS  Z18, Z6, Z6
@@ -1156,7 +1238,7 @@ mask21:
 
 store21:
 	VMOVUPS Z6, (DI)(DX*1)
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JLE     row2
 	ADDQ    R9, DX
 	VADDPS  Z18, Z10, Z10
@@ -1182,7 +1264,7 @@ mask22:
 
 store22:
 	VMOVUPS Z10, (DI)(DX*1)
-	CMPQ    80(AX), $0x03
+	CMPQ    112(AX), $0x03
 	JLE     row2
 	ADDQ    R9, DX
 	VADDPS  Z18, Z22, Z22
@@ -1210,7 +1292,7 @@ store23:
 	VMOVUPS Z22, (DI)(DX*1)
 
 row2:
-	CMPQ             72(AX), $0x03
+	CMPQ             104(AX), $0x03
 	JLE              done
 	ADDQ             R8, R11
 	VSUBPS           Z11, Z7, Z25
@@ -1256,7 +1338,7 @@ mask30:
 
 store30:
 	VMOVUPS Z3, (DI)(DX*1)
-	CMPQ    80(AX), $0x01
+	CMPQ    112(AX), $0x01
 	JLE     row3
 	ADDQ    R9, DX
 	VADDPS  Z19, Z7, Z7
@@ -1282,7 +1364,7 @@ mask31:
 
 store31:
 	VMOVUPS Z7, (DI)(DX*1)
-	CMPQ    80(AX), $0x02
+	CMPQ    112(AX), $0x02
 	JLE     row3
 	ADDQ    R9, DX
 	VADDPS  Z19, Z11, Z11
@@ -1308,7 +1390,7 @@ mask32:
 
 store32:
 	VMOVUPS Z11, (DI)(DX*1)
-	CMPQ    80(AX), $0x03
+	CMPQ    112(AX), $0x03
 	JLE     row3
 	ADDQ    R9, DX
 	VADDPS  Z19, Z23, Z23
@@ -1342,7 +1424,6 @@ done:
 	ADDQ  $0x00000040, R12
 
 next:
-	ADDQ $0x00000040, SI
 	ADDQ $0x00000040, DI
 
 	// Null pointers stay null.
@@ -1356,7 +1437,10 @@ nores:
 	ADDQ  $0x00000040, R14
 
 nomask:
-	SUBQ $0x00000010, CX
+	ADDQ 72(AX), SI
+	SUBQ $0x10, CX
 	JG   channels
+	DECQ 16(SP)
+	JNZ  patch
 	VZEROUPPER
 	RET

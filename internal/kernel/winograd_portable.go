@@ -23,12 +23,20 @@ func vectorAt(p *float32, byteOffset int64) *vector {
 // winogradInput is the formula of WinogradInput in portable Go for patches with
 // sides of n, rounded once.
 func winogradInput(a *WinogradInput, n int64) {
+	for patch := range a.Count {
+		winogradInputPatch(a, n, *offsetAt(a.Offsets, patch), patch*a.Step)
+	}
+}
+
+func offsetAt(p *int64, i int64) *int64 { return (*int64)(unsafe.Add(unsafe.Pointer(p), 8*i)) }
+
+func winogradInputPatch(a *WinogradInput, n, from, to int64) {
 	var t [6][6][Lanes]float64 // columns transformed
-	for first := int64(0); first < 4*a.Channels; first += 4 * Lanes {
+	for first := int64(0); first < 4*a.Channels; first, to = first+4*Lanes, to+a.Block {
 		for x := range n {
 			var d [6]*vector
 			for y := range n {
-				d[y] = vectorAt(a.In, y*a.Row+x*a.Pixel+first)
+				d[y] = vectorAt(a.In, from+y*a.Row+x*a.Pixel+first)
 			}
 			d0, d1, d2, d3, d4, d5 := d[0], d[1], d[2], d[3], d[4], d[5]
 			if n == 4 {
@@ -45,7 +53,7 @@ func winogradInput(a *WinogradInput, n int64) {
 		for y := range n {
 			var v [6]*vector
 			for x := range n {
-				v[x] = vectorAt(a.Out, (n*y+x)*a.Plane+first)
+				v[x] = vectorAt(a.Out, (n*y+x)*a.Plane+to)
 			}
 			v0, v1, v2, v3, v4, v5 := v[0], v[1], v[2], v[3], v[4], v[5]
 			row := &t[y]
@@ -66,11 +74,18 @@ func winogradInput(a *WinogradInput, n int64) {
 
 // winogradGradient is the formula of Set.WinogradGradient in portable Go, rounded once.
 func winogradGradient(a *WinogradInput) {
+	for patch := range a.Count {
+		winogradGradientPatch(a, *offsetAt(a.Offsets, patch), patch*a.Step)
+	}
+}
+
+func winogradGradientPatch(a *WinogradInput, from, to int64) {
 	var t [6][4][Lanes]float64 // columns transformed
-	for first := int64(0); first < 4*a.Channels; first += 4 * Lanes {
+	for first := int64(0); first < 4*a.Channels; first, to = first+4*Lanes, to+a.Block {
 		for x := range int64(4) {
-			y0, y1 := vectorAt(a.In, x*a.Pixel+first), vectorAt(a.In, a.Row+x*a.Pixel+first)
-			y2, y3 := vectorAt(a.In, 2*a.Row+x*a.Pixel+first), vectorAt(a.In, 3*a.Row+x*a.Pixel+first)
+			at := from + x*a.Pixel + first
+			y0, y1 := vectorAt(a.In, at), vectorAt(a.In, at+a.Row)
+			y2, y3 := vectorAt(a.In, at+2*a.Row), vectorAt(a.In, at+3*a.Row)
 			for c := range Lanes {
 				t[0][x][c], t[1][x][c], t[2][x][c], t[3][x][c], t[4][x][c], t[5][x][c] = gradientSide4(
 					float64(y0[c]), float64(y1[c]), float64(y2[c]), float64(y3[c]))
@@ -79,7 +94,7 @@ func winogradGradient(a *WinogradInput) {
 		for y := range int64(6) {
 			var v [6]*vector
 			for x := range int64(6) {
-				v[x] = vectorAt(a.Out, (6*y+x)*a.Plane+first)
+				v[x] = vectorAt(a.Out, (6*y+x)*a.Plane+to)
 			}
 			for c := range Lanes {
 				p, q, r, s, u, w := gradientSide4(t[y][0][c], t[y][1][c], t[y][2][c], t[y][3][c])
@@ -92,13 +107,19 @@ func winogradGradient(a *WinogradInput) {
 // winogradOutput is the formula of WinogradOutput in portable Go for patches with
 // sides of n, rounded once before the epilogue.
 func winogradOutput(a *WinogradOutput, n int64) {
+	for patch := range a.Count {
+		winogradOutputPatch(a, n, patch*a.Step, *offsetAt(a.Offsets, patch))
+	}
+}
+
+func winogradOutputPatch(a *WinogradOutput, n, from, to int64) {
 	var s [4][6][Lanes]float64 // columns transformed
 	var y [4]vector            // a row's pixels
-	for first := int64(0); first < 4*a.Channels; first += 4 * Lanes {
+	for first := int64(0); first < 4*a.Channels; first, from = first+4*Lanes, from+a.Block {
 		for x := range n {
 			var m [6]*vector
 			for i := range n {
-				m[i] = vectorAt(a.In, (n*i+x)*a.Plane+first)
+				m[i] = vectorAt(a.In, (n*i+x)*a.Plane+from)
 			}
 			m0, m1, m2, m3, m4, m5 := m[0], m[1], m[2], m[3], m[4], m[5]
 			if n == 4 {
@@ -124,7 +145,7 @@ func winogradOutput(a *WinogradOutput, n int64) {
 				y[0][c], y[1][c], y[2][c], y[3][c] = float32(p), float32(q), float32(r), float32(u)
 			}
 			for x := range a.Cols {
-				a.end(&y[x], first, i*a.Row+x*a.Pixel+first)
+				a.end(&y[x], first, to+i*a.Row+x*a.Pixel+first)
 			}
 		}
 	}

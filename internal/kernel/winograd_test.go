@@ -19,14 +19,18 @@ func TestWinogradLayout(t *testing.T) {
 		got, want uintptr
 	}{
 		{"input In", unsafe.Offsetof(i.In), 0}, {"input Out", unsafe.Offsetof(i.Out), 8},
-		{"input Row", unsafe.Offsetof(i.Row), 16}, {"input Pixel", unsafe.Offsetof(i.Pixel), 24},
-		{"input Plane", unsafe.Offsetof(i.Plane), 32}, {"input Channels", unsafe.Offsetof(i.Channels), 40},
+		{"input Offsets", unsafe.Offsetof(i.Offsets), 16}, {"input Row", unsafe.Offsetof(i.Row), 24},
+		{"input Pixel", unsafe.Offsetof(i.Pixel), 32}, {"input Plane", unsafe.Offsetof(i.Plane), 40},
+		{"input Block", unsafe.Offsetof(i.Block), 48}, {"input Step", unsafe.Offsetof(i.Step), 56},
+		{"input Channels", unsafe.Offsetof(i.Channels), 64}, {"input Count", unsafe.Offsetof(i.Count), 72},
 		{"output In", unsafe.Offsetof(o.In), 0}, {"output Out", unsafe.Offsetof(o.Out), 8},
 		{"output Bias", unsafe.Offsetof(o.Bias), 16}, {"output Res", unsafe.Offsetof(o.Res), 24},
-		{"output Mask", unsafe.Offsetof(o.Mask), 32}, {"output Row", unsafe.Offsetof(o.Row), 40},
-		{"output Pixel", unsafe.Offsetof(o.Pixel), 48}, {"output Plane", unsafe.Offsetof(o.Plane), 56},
-		{"output Channels", unsafe.Offsetof(o.Channels), 64}, {"output Rows", unsafe.Offsetof(o.Rows), 72},
-		{"output Cols", unsafe.Offsetof(o.Cols), 80}, {"output Flags", unsafe.Offsetof(o.Flags), 88},
+		{"output Mask", unsafe.Offsetof(o.Mask), 32}, {"output Offsets", unsafe.Offsetof(o.Offsets), 40},
+		{"output Row", unsafe.Offsetof(o.Row), 48}, {"output Pixel", unsafe.Offsetof(o.Pixel), 56},
+		{"output Plane", unsafe.Offsetof(o.Plane), 64}, {"output Block", unsafe.Offsetof(o.Block), 72},
+		{"output Step", unsafe.Offsetof(o.Step), 80}, {"output Channels", unsafe.Offsetof(o.Channels), 88},
+		{"output Count", unsafe.Offsetof(o.Count), 96}, {"output Rows", unsafe.Offsetof(o.Rows), 104},
+		{"output Cols", unsafe.Offsetof(o.Cols), 112}, {"output Flags", unsafe.Offsetof(o.Flags), 120},
 	} {
 		if f.got != f.want {
 			t.Errorf("%s lies at %d, the assembly reads it at %d", f.name, f.got, f.want)
@@ -63,31 +67,51 @@ func testWinograd(t *testing.T, w Winograd, channels int, rows, cols int64, epil
 		}
 		return v
 	}
+	const count = 3
 	pixel, row := channels+3, 7*(channels+3)+1
-	patch := random(w.Side() * row)
+	image, result := w.Side()*row, w.Outputs*row
+	patch := random(count * image)
 	filters := random(9 * channels) // one for each channel: the product is depthwise
-	bias, res, mask, before := random(channels), random(w.Outputs*row), random(w.Outputs*row), random(w.Outputs*row)
+	bias, res, mask, before := random(channels), random(count*result), random(count*result), random(count*result)
+	// In no order.
+	offsets := func(size int) []int64 {
+		return []int64{int64(4 * size), int64(8 * size), 0}
+	}
+	from, to := offsets(image), offsets(result)
 
-	plane := channels + 5
+	step := Lanes + 2
+	block := count*step + 1
+	plane := channels/Lanes*block + 5
 	v := random(w.Planes() * plane)
 	guarded := append([]float32(nil), v...)
-	w.Input(&WinogradInput{In: &patch[0], Out: &v[0], Row: int64(4 * row), Pixel: int64(4 * pixel), Plane: int64(4 * plane), Channels: int64(channels)})
-	for i := range v {
-		if i%plane >= channels && v[i] != guarded[i] {
-			t.Fatalf("the input transform wrote beyond a plane's channels, at %d", i)
-		}
-	}
+	w.Input(&WinogradInput{
+		In: &patch[0], Out: &v[0], Offsets: &from[0], Row: int64(4 * row), Pixel: int64(4 * pixel),
+		Plane: int64(4 * plane), Block: int64(4 * block), Step: int64(4 * step), Channels: int64(channels), Count: count,
+	})
+	at := func(p, n, c int) int { return p*plane + n*step + c/Lanes*block + c%Lanes }
+	transformed := make([]bool, len(v))
 	for c := range channels {
 		var g [9]float32
 		copy(g[:], filters[9*c:])
 		u := make([]float32, w.Planes())
 		w.Filter(&g, u, 1)
 		for p := range u {
-			v[p*plane+c] *= u[p]
+			for n := range count {
+				transformed[at(p, n, c)] = true
+				v[at(p, n, c)] *= u[p]
+			}
+		}
+	}
+	for i := range v {
+		if !transformed[i] && v[i] != guarded[i] {
+			t.Fatalf("the input transform wrote where no value of a plane is, at %d", i)
 		}
 	}
 	out := append([]float32(nil), before...)
-	a := &WinogradOutput{In: &v[0], Out: &out[0], Row: int64(4 * row), Pixel: int64(4 * pixel), Plane: int64(4 * plane), Channels: int64(channels), Rows: rows, Cols: cols}
+	a := &WinogradOutput{
+		In: &v[0], Out: &out[0], Offsets: &to[0], Row: int64(4 * row), Pixel: int64(4 * pixel),
+		Plane: int64(4 * plane), Block: int64(4 * block), Step: int64(4 * step), Channels: int64(channels), Count: count, Rows: rows, Cols: cols,
+	}
 	has := func(what string) bool { return slices.Contains(strings.Fields(epilogue), what) }
 	if has("bias") {
 		a.Bias = &bias[0]
@@ -108,32 +132,34 @@ func testWinograd(t *testing.T, w Winograd, channels int, rows, cols int64, epil
 
 	want := make([]float64, len(out))
 	written := make([]bool, len(out))
-	for y := range int(rows) {
-		for x := range int(cols) {
-			for c := range channels {
-				o := y*row + x*pixel + c
-				sum := 0.0
-				for ky := range 3 {
-					for kx := range 3 {
-						sum += float64(patch[(y+ky)*row+(x+kx)*pixel+c]) * float64(filters[9*c+3*ky+kx])
+	for n := range count {
+		for y := range int(rows) {
+			for x := range int(cols) {
+				for c := range channels {
+					o := int(to[n]/4) + y*row + x*pixel + c
+					sum := 0.0
+					for ky := range 3 {
+						for kx := range 3 {
+							sum += float64(patch[int(from[n]/4)+(y+ky)*row+(x+kx)*pixel+c]) * float64(filters[9*c+3*ky+kx])
+						}
 					}
+					if has("bias") {
+						sum += float64(bias[c])
+					}
+					if has("accumulate") {
+						sum += float64(before[o])
+					}
+					if has("res") {
+						sum += float64(res[o])
+					}
+					if has("relu") {
+						sum = max(sum, 0)
+					}
+					if has("mask") && !(mask[o] > 0) {
+						sum = 0
+					}
+					want[o], written[o] = sum, true
 				}
-				if has("bias") {
-					sum += float64(bias[c])
-				}
-				if has("accumulate") {
-					sum += float64(before[o])
-				}
-				if has("res") {
-					sum += float64(res[o])
-				}
-				if has("relu") {
-					sum = max(sum, 0)
-				}
-				if has("mask") && !(mask[o] > 0) {
-					sum = 0
-				}
-				want[o], written[o] = sum, true
 			}
 		}
 	}
@@ -161,7 +187,8 @@ func TestWinogradNaN(t *testing.T) {
 				in[i] = nan
 			}
 			out, mask := make([]float32, Lanes), make([]float32, Lanes)
-			a := &WinogradOutput{In: &in[0], Out: &out[0], Plane: 4 * Lanes, Channels: Lanes, Rows: 1, Cols: 1, Flags: ReLU}
+			var offset int64
+			a := &WinogradOutput{In: &in[0], Out: &out[0], Offsets: &offset, Plane: 4 * Lanes, Channels: Lanes, Count: 1, Rows: 1, Cols: 1, Flags: ReLU}
 			w.Output(a)
 			if out[0] == out[0] {
 				t.Errorf("%s F%d: a NaN becomes %v in a ReLU", s.Name(), m, out[0])
@@ -192,8 +219,15 @@ func TestWinogradGradient(t *testing.T) {
 				m[i] = float32(r.NormFloat64())
 				got[i] = 7
 			}
-			w.Output(&WinogradOutput{In: &m[0], Out: &out[0], Row: int64(4 * row), Pixel: int64(4 * pixel), Plane: int64(4 * plane), Channels: int64(channels), Rows: 4, Cols: 4})
-			s.WinogradGradient()(&WinogradInput{In: &y[0], Out: &got[0], Row: int64(4 * row), Pixel: int64(4 * pixel), Plane: int64(4 * plane), Channels: int64(channels)})
+			var offset int64
+			w.Output(&WinogradOutput{
+				In: &m[0], Out: &out[0], Offsets: &offset, Row: int64(4 * row), Pixel: int64(4 * pixel),
+				Plane: int64(4 * plane), Block: 4 * Lanes, Channels: int64(channels), Count: 1, Rows: 4, Cols: 4,
+			})
+			s.WinogradGradient()(&WinogradInput{
+				In: &y[0], Out: &got[0], Offsets: &offset, Row: int64(4 * row), Pixel: int64(4 * pixel),
+				Plane: int64(4 * plane), Block: 4 * Lanes, Channels: int64(channels), Count: 1,
+			})
 			for c := range channels {
 				a, b, size := 0.0, 0.0, 0.0
 				for i := range 4 {

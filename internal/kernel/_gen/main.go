@@ -16,7 +16,9 @@ func main() {
 	build.ConstraintExpr("!purego")
 	switch *isa {
 	case "avx2":
-		tile(vector{suffix: "AVX2", bytes: 32}, 2, rows)
+		v := vector{suffix: "AVX2", bytes: 32}
+		tile(v, 2, rows)
+		product(v, 2, rows)
 	case "avx512":
 		v := vector{suffix: "AVX512", bytes: 64}
 		for _, n := range []int{1, 2, 4} {
@@ -24,7 +26,9 @@ func main() {
 		}
 		for _, n := range []int{1, 2} {
 			tile(v, n, tallRows)
+			product(v, n, tallRows)
 		}
+		product(v, 4, rows)
 	case "bf16":
 		v := vector{suffix: "BF16", bytes: 64, pairs: true}
 		for _, n := range []int{1, 2, 4} {

@@ -15,23 +15,31 @@ import (
 const (
 	winInIn       = 0
 	winInOut      = 8
-	winInRow      = 16
-	winInPixel    = 24
-	winInPlane    = 32
-	winInChannels = 40
+	winInOffsets  = 16
+	winInRow      = 24
+	winInPixel    = 32
+	winInPlane    = 40
+	winInBlock    = 48
+	winInStep     = 56
+	winInChannels = 64
+	winInCount    = 72
 
 	winOutIn       = 0
 	winOutOut      = 8
 	winOutBias     = 16
 	winOutRes      = 24
 	winOutMask     = 32
-	winOutRow      = 40
-	winOutPixel    = 48
-	winOutPlane    = 56
-	winOutChannels = 64
-	winOutRows     = 72
-	winOutCols     = 80
-	winOutFlags    = 88
+	winOutOffsets  = 40
+	winOutRow      = 48
+	winOutPixel    = 56
+	winOutPlane    = 64
+	winOutBlock    = 72
+	winOutStep     = 80
+	winOutChannels = 88
+	winOutCount    = 96
+	winOutRows     = 104
+	winOutCols     = 112
+	winOutFlags    = 120
 )
 
 // load puts fields of the arguments, whose address goes to RAX, into registers.
@@ -42,15 +50,94 @@ func load(fields map[int]GPPhysical) {
 	}
 }
 
-func winogradInputArgs() {
-	load(map[int]GPPhysical{winInIn: RSI, winInOut: RDI, winInRow: R8, winInPixel: R9, winInPlane: R10, winInChannels: RCX})
+// patches is the loop over the patches of a transform: where the next one's offset and its
+// row of transformed values are, and how many patches are left.
+type patches struct{ offset, row, left Mem }
+
+// eachPatch begins the loop, at the label "patch", with the patch's offset in R15 and
+// its row in the given register.
+func eachPatch(offsets, first, step, count int, row GPPhysical) patches {
+	local := AllocLocal(24)
+	p := patches{local, local.Offset(8), local.Offset(16)}
+	for _, f := range []struct {
+		field int
+		to    Mem
+	}{{offsets, p.offset}, {first, p.row}, {count, p.left}} {
+		MOVQ(Mem{Base: RAX, Disp: f.field}, R15)
+		MOVQ(R15, f.to)
+	}
+	Label("patch")
+	MOVQ(p.row, row)
+	MOVQ(Mem{Base: RAX, Disp: step}, R15)
+	ADDQ(R15, p.row)
+	MOVQ(p.offset, R15)
+	ADDQ(Imm(8), p.offset)
+	MOVQ(Mem{Base: R15}, R15)
+	return p
 }
 
-func winogradOutputArgs() {
-	load(map[int]GPPhysical{
-		winOutIn: RSI, winOutOut: RDI, winOutRow: R8, winOutPixel: R9, winOutPlane: R10, winOutChannels: RCX,
-		winOutBias: R12, winOutRes: R13, winOutMask: R14, winOutFlags: RBX,
-	})
+// end goes to the next patch, or home.
+func (p patches) end() {
+	DECQ(p.left)
+	JNZ(LabelRef("patch"))
+	VZEROUPPER()
+	RET()
+}
+
+// nextChannels moves a pointer to transformed values, which lie in blocks of 16 channels, on to the
+// next channels, counts those in RCX, and goes to the label "channels" if there are any.
+func (v vector) nextChannels(values GPPhysical, block int) {
+	if v.bytes == 64 {
+		ADDQ(Mem{Base: RAX, Disp: block}, values)
+		SUBQ(Imm(16), RCX)
+		JG(LabelRef("channels"))
+		return
+	}
+	ADDQ(Imm(uint64(v.bytes)), values)
+	SUBQ(Imm(8), RCX)
+	TESTQ(U32(8), RCX)
+	JNZ(LabelRef("channels"))
+	SUBQ(Imm(64), values)
+	ADDQ(Mem{Base: RAX, Disp: block}, values)
+	TESTQ(RCX, RCX)
+	JG(LabelRef("channels"))
+}
+
+func winogradInputArgs() patches {
+	load(map[int]GPPhysical{winInRow: R8, winInPixel: R9, winInPlane: R10})
+	p := eachPatch(winInOffsets, winInOut, winInStep, winInCount, RDI)
+	MOVQ(Mem{Base: RAX, Disp: winInIn}, RSI)
+	ADDQ(R15, RSI)
+	MOVQ(Mem{Base: RAX, Disp: winInChannels}, RCX)
+	return p
+}
+
+// winogradInputNext ends an input transform: on to the next channels, to the next patch, or home.
+func winogradInputNext(v vector, p patches) {
+	ADDQ(U32(uint32(v.bytes)), RSI)
+	v.nextChannels(RDI, winInBlock)
+	p.end()
+}
+
+func winogradOutputArgs() patches {
+	load(map[int]GPPhysical{winOutRow: R8, winOutPixel: R9, winOutPlane: R10, winOutFlags: RBX})
+	p := eachPatch(winOutOffsets, winOutIn, winOutStep, winOutCount, RSI)
+	for _, f := range []struct {
+		field int
+		to    GPPhysical
+	}{{winOutRes, R13}, {winOutMask, R14}} {
+		null := fmt.Sprintf("null%d", f.field)
+		MOVQ(Mem{Base: RAX, Disp: f.field}, f.to)
+		TESTQ(f.to, f.to)
+		JZ(LabelRef(null))
+		ADDQ(R15, f.to)
+		Label(null)
+	}
+	MOVQ(Mem{Base: RAX, Disp: winOutOut}, RDI)
+	ADDQ(R15, RDI)
+	MOVQ(Mem{Base: RAX, Disp: winOutBias}, R12)
+	MOVQ(Mem{Base: RAX, Disp: winOutChannels}, RCX)
+	return p
 }
 
 // winogradInput writes the input transform. A row of the result needs two rows
@@ -62,7 +149,7 @@ func winogradInput(v vector) {
 	TEXT("winogradInput"+v.suffix, NOSPLIT, "func(a *byte)")
 	Doc("winogradInput" + v.suffix + " is the input transform of F(2x2,3x3); see WinogradInput for the formula.")
 	Pragma("noescape")
-	winogradInputArgs()
+	loop := winogradInputArgs()
 	Comment("R11-R14 are the rows, RDX three pixels.")
 	LEAQ(Mem{Base: R9, Index: R9, Scale: 2}, RDX)
 
@@ -107,12 +194,7 @@ func winogradInput(v vector) {
 			ADDQ(R10, RBX)
 		}
 	}
-	ADDQ(U32(uint32(v.bytes)), RSI)
-	ADDQ(U32(uint32(v.bytes)), RDI)
-	SUBQ(U32(uint32(v.bytes/4)), RCX)
-	JG(LabelRef("channels"))
-	VZEROUPPER()
-	RET()
+	winogradInputNext(v, loop)
 }
 
 // winogradOutput writes the output transform with the epilogue of a tile.
@@ -124,10 +206,10 @@ func winogradOutput(v vector) {
 	TEXT("winogradOutput"+v.suffix, NOSPLIT, "func(a *byte)")
 	Doc("winogradOutput" + v.suffix + " is the output transform of F(2x2,3x3); see WinogradOutput for the formula.")
 	Pragma("noescape")
-	winogradOutputArgs()
-	LEAQ(Mem{Base: R10, Index: R10, Scale: 2}, R11)
 	zero := v.reg(15)
 	v.zero(zero)
+	loop := winogradOutputArgs()
+	LEAQ(Mem{Base: R10, Index: R10, Scale: 2}, R11)
 
 	plane := func(row GPPhysical, x int) Mem {
 		switch x {
@@ -208,7 +290,7 @@ func winogradOutput(v vector) {
 			Label(label("stored"))
 		}
 	}
-	winogradNext(v)
+	winogradNext(v, loop)
 }
 
 // winogradPixel writes one pixel y of an output transform: what TileArgs says of
@@ -241,10 +323,9 @@ func winogradPixel(v vector, y, zero, spare VecPhysical, label func(what string)
 	VMOVUPS(y, at(RDI))
 }
 
-// winogradNext ends an output transform: on to the next channels, or home.
-func winogradNext(v vector) {
+// winogradNext ends an output transform: on to the next channels, to the next patch, or home.
+func winogradNext(v vector, p patches) {
 	Label("next")
-	ADDQ(U32(uint32(v.bytes)), RSI)
 	ADDQ(U32(uint32(v.bytes)), RDI)
 	Comment("Null pointers stay null.")
 	for i, p := range []GPPhysical{R13, R14} {
@@ -254,10 +335,8 @@ func winogradNext(v vector) {
 		ADDQ(U32(uint32(v.bytes)), p)
 		Label(label)
 	}
-	SUBQ(U32(uint32(v.bytes/4)), RCX)
-	JG(LabelRef("channels"))
-	VZEROUPPER()
-	RET()
+	v.nextChannels(RSI, winOutBlock)
+	p.end()
 }
 
 // The points of F(4x4,3x3), squared and cubed as the transforms use them;
@@ -291,7 +370,6 @@ func winograd4Input(v vector, constant func(float32) Mem) {
 	Doc("winograd4Input" + v.suffix + " is the input transform of F(4x4,3x3); see WinogradInput for the formula.")
 	Pragma("noescape")
 	half := AllocLocal(36 * v.bytes)
-	winogradInputArgs()
 	d := func(i int) VecPhysical { return v.reg(i) }
 	constants := []struct {
 		value float32
@@ -304,6 +382,7 @@ func winograd4Input(v vector, constant func(float32) Mem) {
 	for _, c := range constants {
 		VBROADCASTSS(constant(c.value), c.reg)
 	}
+	loop := winogradInputArgs()
 	aa, bb, aabb, aabbSum, a, b := v.reg(10), v.reg(11), v.reg(12), v.reg(13), v.reg(14), v.reg(15)
 	// side transforms registers 0 to 5 and calls out for each result.
 	side := func(out func(i int, r VecPhysical)) {
@@ -330,7 +409,7 @@ func winograd4Input(v vector, constant func(float32) Mem) {
 		}
 	}
 
-	sixPlanes(v, 6, half, d, side)
+	sixPlanes(v, 6, half, d, side, loop)
 }
 
 // winograd4Output writes the output transform of F(4x4,3x3) with the epilogue of
@@ -344,7 +423,6 @@ func winograd4Output(v vector, constant func(float32) Mem) {
 	Doc("winograd4Output" + v.suffix + " is the output transform of F(4x4,3x3); see WinogradOutput for the formula.")
 	Pragma("noescape")
 	half := AllocLocal(24 * v.bytes)
-	winogradOutputArgs()
 	zero, bias := v.reg(15), v.reg(14)
 	v.zero(zero)
 	powers := []struct {
@@ -357,6 +435,7 @@ func winograd4Output(v vector, constant func(float32) Mem) {
 	for _, c := range powers {
 		VBROADCASTSS(constant(c.value), c.reg)
 	}
+	loop := winogradOutputArgs()
 	a, b, aa, bb, aaa, bbb := v.reg(8), v.reg(9), v.reg(10), v.reg(11), v.reg(12), v.reg(13)
 	m := func(i int) VecPhysical { return v.reg(i) }
 	// side transforms registers 0 to 5 into 0, 6, 7, 5.
@@ -432,7 +511,7 @@ func winograd4Output(v vector, constant func(float32) Mem) {
 		}
 		Label(rowEnd)
 	}
-	winogradNext(v)
+	winogradNext(v, loop)
 }
 
 // winograd4Gradient writes the transpose of the output transform of F(4x4,3x3): columns
@@ -444,7 +523,6 @@ func winograd4Gradient(v vector, constant func(float32) Mem) {
 	Doc("winograd4Gradient" + v.suffix + " is Set.WinogradGradient; see there for the formula.")
 	Pragma("noescape")
 	half := AllocLocal(24 * v.bytes)
-	winogradInputArgs()
 	y := func(i int) VecPhysical { return v.reg(i) }
 	points := []struct{ point, square, cube VecPhysical }{{v.reg(8), v.reg(10), v.reg(12)}, {v.reg(9), v.reg(11), v.reg(13)}}
 	for i, p := range []float32{pointA, pointB} {
@@ -452,6 +530,7 @@ func winograd4Gradient(v vector, constant func(float32) Mem) {
 		VBROADCASTSS(constant(p*p), points[i].square)
 		VBROADCASTSS(constant(p*p*p), points[i].cube)
 	}
+	loop := winogradInputArgs()
 	// side transforms registers 0 to 3 and calls out for each result.
 	side := func(out func(i int, r VecPhysical)) {
 		out(0, y(0))
@@ -469,13 +548,13 @@ func winograd4Gradient(v vector, constant func(float32) Mem) {
 		}
 	}
 
-	sixPlanes(v, 4, half, y, side)
+	sixPlanes(v, 4, half, y, side, loop)
 }
 
 // sixPlanes writes the loop over channels of a transform from n x n pixels to the six by
-// six points of F(4x4,3x3), and the return: side transforms what is in the registers of in and
+// six points of F(4x4,3x3), and over patches: side transforms what is in the registers of in and
 // hands out its six values, first for each column, into half, and then for each row of those.
-func sixPlanes(v vector, n int, half Mem, in func(int) VecPhysical, side func(out func(int, VecPhysical))) {
+func sixPlanes(v vector, n int, half Mem, in func(int) VecPhysical, side func(out func(int, VecPhysical)), loop patches) {
 	Label("channels")
 	MOVQ(RSI, R11)
 	for x := 0; x < n; x++ {
@@ -508,10 +587,5 @@ func sixPlanes(v vector, n int, half Mem, in func(int) VecPhysical, side func(ou
 		})
 		LEAQ(Mem{Base: RBX, Index: R14, Scale: 2}, RBX)
 	}
-	ADDQ(U32(uint32(v.bytes)), RSI)
-	ADDQ(U32(uint32(v.bytes)), RDI)
-	SUBQ(U32(uint32(v.bytes/4)), RCX)
-	JG(LabelRef("channels"))
-	VZEROUPPER()
-	RET()
+	winogradInputNext(v, loop)
 }

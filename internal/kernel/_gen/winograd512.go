@@ -25,17 +25,17 @@ func winograd4Input512(constant func(float32) Mem) {
 	TEXT("winograd4Input"+v.suffix, NOSPLIT, "func(a *byte)")
 	Doc("winograd4Input" + v.suffix + " is the input transform of F(4x4,3x3); see WinogradInput for the formula.")
 	Pragma("noescape")
-	winogradInputArgs()
-	LEAQ(Mem{Base: R8, Index: R8, Scale: 4}, R12)
-	LEAQ(Mem{Base: R8, Index: R8, Scale: 2}, R13)
-	LEAQ(Mem{Base: R10, Index: R10, Scale: 2}, R14)
-	LEAQ(Mem{Base: R10, Index: R10, Scale: 4}, RDX)
 	t := v.reg
 	aa, bb, a, b := t(28), t(29), t(30), t(31)
 	VBROADCASTSS(constant(pointA*pointA), aa)
 	VBROADCASTSS(constant(pointB*pointB), bb)
 	VBROADCASTSS(constant(pointA), a)
 	VBROADCASTSS(constant(pointB), b)
+	loop := winogradInputArgs()
+	LEAQ(Mem{Base: R8, Index: R8, Scale: 4}, R12)
+	LEAQ(Mem{Base: R8, Index: R8, Scale: 2}, R13)
+	LEAQ(Mem{Base: R10, Index: R10, Scale: 2}, R14)
+	LEAQ(Mem{Base: R10, Index: R10, Scale: 4}, RDX)
 	aabb, sum := constant(pointA*pointA*pointB*pointB), constant(pointA*pointA+pointB*pointB)
 	row := func(y int) Mem {
 		return []Mem{
@@ -121,12 +121,7 @@ func winograd4Input512(constant func(float32) Mem) {
 	store(5, 6)
 	MOVQ(RDI, RBX)
 	store(0, 0)
-	ADDQ(U32(uint32(v.bytes)), RSI)
-	ADDQ(U32(uint32(v.bytes)), RDI)
-	SUBQ(U32(uint32(v.bytes/4)), RCX)
-	JG(LabelRef("channels"))
-	VZEROUPPER()
-	RET()
+	winogradInputNext(v, loop)
 }
 
 // winograd4Output512 writes the output transform of F(4x4,3x3) with the epilogue
@@ -138,7 +133,6 @@ func winograd4Output512(constant func(float32) Mem) {
 	TEXT("winograd4Output"+v.suffix, NOSPLIT, "func(a *byte)")
 	Doc("winograd4Output" + v.suffix + " is the output transform of F(4x4,3x3); see WinogradOutput for the formula.")
 	Pragma("noescape")
-	winogradOutputArgs()
 	s := v.reg
 	p, r, q, d := s(24), s(25), s(26), s(27)
 	a, b, aa, bb := s(28), s(29), s(30), s(31)
@@ -146,6 +140,7 @@ func winograd4Output512(constant func(float32) Mem) {
 	VBROADCASTSS(constant(pointB), b)
 	VBROADCASTSS(constant(pointA*pointA), aa)
 	VBROADCASTSS(constant(pointB*pointB), bb)
+	loop := winogradOutputArgs()
 	aaa, bbb := constant(pointA*pointA*pointA), constant(pointB*pointB*pointB)
 	// ends makes the four results of a side: first and last hold m0 and m5.
 	ends := func(first, second, third, last VecPhysical) {
@@ -221,5 +216,5 @@ func winograd4Output512(constant func(float32) Mem) {
 	TESTQ(R12, R12)
 	JZ(LabelRef("next"))
 	ADDQ(U32(uint32(v.bytes)), R12)
-	winogradNext(v)
+	winogradNext(v, loop)
 }
