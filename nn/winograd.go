@@ -1,6 +1,11 @@
 package nn
 
-import "nac/internal/kernel"
+import (
+	"cmp"
+	"slices"
+
+	"nac/internal/kernel"
+)
 
 // winogradJob is a 3x3 convolution of stride 1 by F(2x2,3x3) or F(4x4,3x3), a
 // block of patches at a time: transform the patches, a matrix product for each
@@ -14,19 +19,22 @@ type winogradJob struct {
 	product kernel.Product
 	// weights is [group][plane][panel][cin][product.Width]; a group is as many output
 	// channels as are transformed back together.
-	weights   []float32
-	cin       int // input channels, padding included
-	group     int // output channels of a group
-	groups    int
-	panels    int // of a group
-	block     int // patches of a block
-	patches   []patch
-	inImage   int
-	outImage  int
-	inRow     int64
-	inPixel   int64
-	outRow    int64
-	outPixel  int64
+	weights  []float32
+	cin      int // input channels, padding included
+	group    int // output channels of a group
+	groups   int
+	panels   int // of a group
+	block    int // patches of a block
+	patches  []patch
+	inOff    []int64 // bytes, of each patch from its image
+	outOff   []int64
+	alike    []int // how many patches from this one on have its size
+	inImage  int
+	outImage int
+	inRow    int64
+	inPixel  int64
+	outRow   int64
+	outPixel int64
 }
 
 // patch is one place of an image: offsets in floats, and how many of its result's
@@ -153,6 +161,18 @@ func newWinogradJob(k *kernel.Set, m int, in, out *buffer, pad int, f filters) *
 			})
 		}
 	}
+	// Those at the edges last: as many as have one size are transformed back together.
+	slices.SortStableFunc(j.patches, func(a, b patch) int { return cmp.Or(cmp.Compare(b.rows, a.rows), cmp.Compare(b.cols, a.cols)) })
+	for _, p := range j.patches {
+		j.inOff, j.outOff = append(j.inOff, 4*int64(p.in)), append(j.outOff, 4*int64(p.out))
+	}
+	j.alike = make([]int, len(j.patches))
+	for i := len(j.patches) - 1; i >= 0; i-- {
+		j.alike[i] = 1
+		if i+1 < len(j.patches) && j.patches[i].rows == j.patches[i+1].rows && j.patches[i].cols == j.patches[i+1].cols {
+			j.alike[i] += j.alike[i+1]
+		}
+	}
 	return j
 }
 
@@ -208,23 +228,20 @@ func winogradPlane(rows, channels int) int { return rows*channels + kernel.Lanes
 // winogradScratch is a worker's room for a block.
 type winogradScratch struct {
 	patches, sums []float32
-	offsets       []int64 // of the patches
 	product       kernel.ProductArgs
 	input         kernel.WinogradInput
 	output        kernel.WinogradOutput
 }
 
 func (s *winogradScratch) grow(jobs []job) {
-	patches, sums, block := 0, 0, 0
+	patches, sums := 0, 0
 	for _, j := range jobs {
 		if w, ok := j.(*winogradJob); ok {
 			patches = max(patches, w.form.Planes()*winogradPlane(w.block, w.cin))
 			sums = max(sums, w.form.Planes()*winogradPlane(w.block, w.group))
-			block = max(block, w.block)
 		}
 	}
 	s.patches, s.sums = kernel.Aligned(patches), kernel.Aligned(sums)
-	s.offsets = make([]int64, block)
 }
 
 func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
@@ -234,21 +251,18 @@ func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
 	first := task / parts * block
 	count := min(block, n*len(j.patches)-first)
 	rows := j.rows(count)
-	image, p := first/len(j.patches), first%len(j.patches)
-	in := int64(image * j.inImage)
-	for t := range count {
-		s.offsets[t] = 4 * (in + int64(j.patches[p].in))
-		if p++; p == len(j.patches) {
-			p, in = 0, in+int64(j.inImage)
-		}
-	}
 	const row = 4 * kernel.Lanes
 	planeIn, planeOut := 4*int64(winogradPlane(rows, j.cin)), 4*int64(winogradPlane(rows, j.group))
-	s.input = kernel.WinogradInput{
-		In: &ws.slabs[j.in.slab][0], Out: &s.patches[0], Offsets: &s.offsets[0], Row: j.inRow, Pixel: j.inPixel,
-		Plane: planeIn, Block: row * int64(rows), Step: row, Channels: int64(j.cin), Count: int64(count),
+	i, in := &s.input, ws.slabs[j.in.slab]
+	*i = kernel.WinogradInput{
+		Row: j.inRow, Pixel: j.inPixel, Plane: planeIn, Block: row * int64(rows), Step: row, Channels: int64(j.cin),
 	}
-	j.form.Input(&s.input)
+	for t := 0; t < count; t += int(i.Count) {
+		image, p := (first+t)/len(j.patches), (first+t)%len(j.patches)
+		i.In, i.Offsets, i.Out = &in[image*j.inImage], &j.inOff[p], &s.patches[t*kernel.Lanes]
+		i.Count = int64(min(count-t, len(j.patches)-p))
+		j.form.Input(i)
+	}
 
 	a := &s.product
 	*a = kernel.ProductArgs{
@@ -263,36 +277,28 @@ func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
 }
 
 // transformBack writes a block's pixels, channels from lane on: as many patches at a time as
-// have the same size.
+// an image has of the same size.
 func (j *winogradJob) transformBack(ws *workspace, s *winogradScratch, first, count, rows, lane int) {
 	const row = 4 * kernel.Lanes
 	o := &s.output
 	*o = kernel.WinogradOutput{
-		Out: &ws.slabs[j.out.slab][lane], Row: j.outRow, Pixel: j.outPixel,
-		Plane: 4 * int64(winogradPlane(rows, j.group)), Block: row * int64(rows), Step: row, Channels: int64(j.group), Flags: j.flags,
+		Row: j.outRow, Pixel: j.outPixel, Plane: 4 * int64(winogradPlane(rows, j.group)), Block: row * int64(rows), Step: row,
+		Channels: int64(j.group), Flags: j.flags,
 	}
 	if j.bias != nil {
 		o.Bias = &j.bias[lane]
 	}
-	if j.res != nil {
-		o.Res = &ws.slabs[j.res.slab][lane]
-	}
-	if j.mask != nil {
-		o.Mask = &ws.slabs[j.mask.slab][lane]
-	}
-	image, p := first/len(j.patches), first%len(j.patches)
-	out := int64(image * j.outImage)
-	for from := 0; from < count; {
-		o.Rows, o.Cols = j.patches[p].rows, j.patches[p].cols
-		to := from
-		for ; to < count && j.patches[p].rows == o.Rows && j.patches[p].cols == o.Cols; to++ {
-			s.offsets[to] = 4 * (out + int64(j.patches[p].out))
-			if p++; p == len(j.patches) {
-				p, out = 0, out+int64(j.outImage)
-			}
+	for t := 0; t < count; t += int(o.Count) {
+		image, p := (first+t)/len(j.patches), (first+t)%len(j.patches)
+		at := image*j.outImage + lane
+		o.In, o.Out, o.Offsets = &s.sums[t*kernel.Lanes], &ws.slabs[j.out.slab][at], &j.outOff[p]
+		if j.res != nil {
+			o.Res = &ws.slabs[j.res.slab][at]
 		}
-		o.In, o.Offsets, o.Count = &s.sums[from*kernel.Lanes], &s.offsets[from], int64(to-from)
+		if j.mask != nil {
+			o.Mask = &ws.slabs[j.mask.slab][at]
+		}
+		o.Rows, o.Cols, o.Count = j.patches[p].rows, j.patches[p].cols, int64(min(count-t, j.alike[p]))
 		j.form.Output(o)
-		from = to
 	}
 }
