@@ -16,7 +16,7 @@ import (
 	"github.com/klauspost/cpuid/v2"
 )
 
-//go:generate sh -c "cd _gen && go run . -isa avx2 -out ../tile_avx2_amd64.s && go run . -isa avx512 -out ../tile_avx512_amd64.s && go run . -isa bf16 -out ../tile_bf16_amd64.s && go run . -isa winograd -out ../winograd_avx2_amd64.s && go run . -isa winograd512 -out ../winograd_avx512_amd64.s && go run . -isa depthwise -out ../depthwise_avx2_amd64.s && go run . -isa pool -out ../pool_avx2_amd64.s && go run . -isa gram -out ../gram_avx2_amd64.s && go run . -isa transformer -out ../transformer_avx2_amd64.s && go run . -isa train -out ../train_avx2_amd64.s && go run . -isa train512 -out ../train_avx512_amd64.s && go run . -isa layout -out ../layout_avx2_amd64.s"
+//go:generate sh -c "cd _gen && go run . -isa avx2 -out ../tile_avx2_amd64.s && go run . -isa avx512 -out ../tile_avx512_amd64.s && go run . -isa bf16 -out ../tile_bf16_amd64.s && go run . -isa winograd -out ../winograd_avx2_amd64.s && go run . -isa winograd512 -out ../winograd_avx512_amd64.s && go run . -isa depthwise -out ../depthwise_avx2_amd64.s && go run . -isa pool -out ../pool_avx2_amd64.s && go run . -isa gram -out ../gram_avx2_amd64.s && go run . -isa transformer -out ../transformer_avx2_amd64.s && go run . -isa transformer512 -out ../transformer_avx512_amd64.s && go run . -isa train -out ../train_avx2_amd64.s && go run . -isa train512 -out ../train_avx512_amd64.s && go run . -isa layout -out ../layout_avx2_amd64.s"
 
 // Rows is the number of output pixels that one tile computes.
 const Rows = 6
@@ -86,10 +86,11 @@ type Tile struct {
 
 // Set is the kernels of one instruction set.
 type Set struct {
-	name     string
-	tiles    []Tile      // widest first
-	winograd [2]Winograd // of 2 and 4 outputs
-	products []Product   // widest first
+	name        string
+	tiles       []Tile      // widest first
+	winograd    [2]Winograd // of 2 and 4 outputs
+	products    []Product   // widest first
+	transformer *Transformer
 	// pairs are tiles of bfloat16, if the set has any, and pairUp makes their operands.
 	pairs  []Tile
 	pairUp func(*PairArgs)

@@ -62,12 +62,7 @@ type TransposeArgs struct {
 }
 
 // Transformer returns the set's kernels for vision transformers.
-func (s *Set) Transformer() *Transformer {
-	if s == portable {
-		return &portableTransformer
-	}
-	return machineTransformer
-}
+func (s *Set) Transformer() *Transformer { return s.transformer }
 
 var portableTransformer = Transformer{
 	GELU: geluRows, GELUBack: geluBackRows,

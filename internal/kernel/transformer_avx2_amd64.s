@@ -229,42 +229,42 @@ channels:
 	VMULPS       Y2, Y2, Y10
 	VMULPS       transformer<>+0(SB), Y9, Y9
 	VMULPS       transformer<>+0(SB), Y10, Y10
-	VCMPPS       $0x11, transformer<>+32(SB), Y9, Y3
-	VCMPPS       $0x11, transformer<>+32(SB), Y10, Y4
-	VMULPS       transformer<>+64(SB), Y9, Y5
-	VMULPS       transformer<>+64(SB), Y10, Y6
-	VROUNDPS     $0x08, Y5, Y5
-	VROUNDPS     $0x08, Y6, Y6
-	VFNMADD231PS transformer<>+96(SB), Y5, Y9
-	VFNMADD231PS transformer<>+96(SB), Y6, Y10
-	VFNMADD231PS transformer<>+128(SB), Y5, Y9
-	VFNMADD231PS transformer<>+128(SB), Y6, Y10
-	VMOVUPS      transformer<>+160(SB), Y7
-	VMOVUPS      transformer<>+160(SB), Y8
-	VFMADD213PS  transformer<>+192(SB), Y9, Y7
-	VFMADD213PS  transformer<>+192(SB), Y10, Y8
-	VFMADD213PS  transformer<>+224(SB), Y9, Y7
-	VFMADD213PS  transformer<>+224(SB), Y10, Y8
-	VFMADD213PS  transformer<>+256(SB), Y9, Y7
-	VFMADD213PS  transformer<>+256(SB), Y10, Y8
-	VFMADD213PS  transformer<>+288(SB), Y9, Y7
-	VFMADD213PS  transformer<>+288(SB), Y10, Y8
-	VFMADD213PS  transformer<>+320(SB), Y9, Y7
-	VFMADD213PS  transformer<>+320(SB), Y10, Y8
-	VMULPS       Y9, Y7, Y7
-	VMULPS       Y10, Y8, Y8
-	VFMADD213PS  Y9, Y9, Y7
-	VFMADD213PS  Y10, Y10, Y8
-	VADDPS       transformer<>+352(SB), Y7, Y7
-	VADDPS       transformer<>+352(SB), Y8, Y8
-	VCVTPS2DQ    Y5, Y5
-	VCVTPS2DQ    Y6, Y6
-	VPSLLD       $0x17, Y5, Y5
-	VPSLLD       $0x17, Y6, Y6
-	VPADDD       Y5, Y7, Y7
-	VPADDD       Y6, Y8, Y8
-	VANDNPS      Y7, Y3, Y9
-	VANDNPS      Y8, Y4, Y10
+	VCMPPS       $0x11, transformer<>+32(SB), Y9, Y7
+	VCMPPS       $0x11, transformer<>+32(SB), Y10, Y8
+	VMULPS       transformer<>+64(SB), Y9, Y3
+	VMULPS       transformer<>+64(SB), Y10, Y4
+	VROUNDPS     $0x08, Y3, Y3
+	VROUNDPS     $0x08, Y4, Y4
+	VFNMADD231PS transformer<>+96(SB), Y3, Y9
+	VFNMADD231PS transformer<>+96(SB), Y4, Y10
+	VFNMADD231PS transformer<>+128(SB), Y3, Y9
+	VFNMADD231PS transformer<>+128(SB), Y4, Y10
+	VMOVUPS      transformer<>+160(SB), Y5
+	VMOVUPS      transformer<>+160(SB), Y6
+	VFMADD213PS  transformer<>+192(SB), Y9, Y5
+	VFMADD213PS  transformer<>+192(SB), Y10, Y6
+	VFMADD213PS  transformer<>+224(SB), Y9, Y5
+	VFMADD213PS  transformer<>+224(SB), Y10, Y6
+	VFMADD213PS  transformer<>+256(SB), Y9, Y5
+	VFMADD213PS  transformer<>+256(SB), Y10, Y6
+	VFMADD213PS  transformer<>+288(SB), Y9, Y5
+	VFMADD213PS  transformer<>+288(SB), Y10, Y6
+	VFMADD213PS  transformer<>+320(SB), Y9, Y5
+	VFMADD213PS  transformer<>+320(SB), Y10, Y6
+	VMULPS       Y9, Y5, Y5
+	VMULPS       Y10, Y6, Y6
+	VFMADD213PS  Y9, Y9, Y5
+	VFMADD213PS  Y10, Y10, Y6
+	VADDPS       transformer<>+352(SB), Y5, Y5
+	VADDPS       transformer<>+352(SB), Y6, Y6
+	VCVTPS2DQ    Y3, Y3
+	VCVTPS2DQ    Y4, Y4
+	VPSLLD       $0x17, Y3, Y3
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y3, Y5, Y5
+	VPADDD       Y4, Y6, Y6
+	VANDNPS      Y5, Y7, Y9
+	VANDNPS      Y6, Y8, Y10
 	VANDNPS      Y1, Y0, Y3
 	VANDNPS      Y2, Y0, Y4
 	VADDPS       transformer<>+384(SB), Y3, Y3
@@ -342,42 +342,42 @@ channels:
 	VMULPS       Y2, Y2, Y10
 	VMULPS       transformer<>+0(SB), Y9, Y9
 	VMULPS       transformer<>+0(SB), Y10, Y10
-	VCMPPS       $0x11, transformer<>+32(SB), Y9, Y3
-	VCMPPS       $0x11, transformer<>+32(SB), Y10, Y4
-	VMULPS       transformer<>+64(SB), Y9, Y5
-	VMULPS       transformer<>+64(SB), Y10, Y6
-	VROUNDPS     $0x08, Y5, Y5
-	VROUNDPS     $0x08, Y6, Y6
-	VFNMADD231PS transformer<>+96(SB), Y5, Y9
-	VFNMADD231PS transformer<>+96(SB), Y6, Y10
-	VFNMADD231PS transformer<>+128(SB), Y5, Y9
-	VFNMADD231PS transformer<>+128(SB), Y6, Y10
-	VMOVUPS      transformer<>+160(SB), Y7
-	VMOVUPS      transformer<>+160(SB), Y8
-	VFMADD213PS  transformer<>+192(SB), Y9, Y7
-	VFMADD213PS  transformer<>+192(SB), Y10, Y8
-	VFMADD213PS  transformer<>+224(SB), Y9, Y7
-	VFMADD213PS  transformer<>+224(SB), Y10, Y8
-	VFMADD213PS  transformer<>+256(SB), Y9, Y7
-	VFMADD213PS  transformer<>+256(SB), Y10, Y8
-	VFMADD213PS  transformer<>+288(SB), Y9, Y7
-	VFMADD213PS  transformer<>+288(SB), Y10, Y8
-	VFMADD213PS  transformer<>+320(SB), Y9, Y7
-	VFMADD213PS  transformer<>+320(SB), Y10, Y8
-	VMULPS       Y9, Y7, Y7
-	VMULPS       Y10, Y8, Y8
-	VFMADD213PS  Y9, Y9, Y7
-	VFMADD213PS  Y10, Y10, Y8
-	VADDPS       transformer<>+352(SB), Y7, Y7
-	VADDPS       transformer<>+352(SB), Y8, Y8
-	VCVTPS2DQ    Y5, Y5
-	VCVTPS2DQ    Y6, Y6
-	VPSLLD       $0x17, Y5, Y5
-	VPSLLD       $0x17, Y6, Y6
-	VPADDD       Y5, Y7, Y7
-	VPADDD       Y6, Y8, Y8
-	VANDNPS      Y7, Y3, Y9
-	VANDNPS      Y8, Y4, Y10
+	VCMPPS       $0x11, transformer<>+32(SB), Y9, Y7
+	VCMPPS       $0x11, transformer<>+32(SB), Y10, Y8
+	VMULPS       transformer<>+64(SB), Y9, Y3
+	VMULPS       transformer<>+64(SB), Y10, Y4
+	VROUNDPS     $0x08, Y3, Y3
+	VROUNDPS     $0x08, Y4, Y4
+	VFNMADD231PS transformer<>+96(SB), Y3, Y9
+	VFNMADD231PS transformer<>+96(SB), Y4, Y10
+	VFNMADD231PS transformer<>+128(SB), Y3, Y9
+	VFNMADD231PS transformer<>+128(SB), Y4, Y10
+	VMOVUPS      transformer<>+160(SB), Y5
+	VMOVUPS      transformer<>+160(SB), Y6
+	VFMADD213PS  transformer<>+192(SB), Y9, Y5
+	VFMADD213PS  transformer<>+192(SB), Y10, Y6
+	VFMADD213PS  transformer<>+224(SB), Y9, Y5
+	VFMADD213PS  transformer<>+224(SB), Y10, Y6
+	VFMADD213PS  transformer<>+256(SB), Y9, Y5
+	VFMADD213PS  transformer<>+256(SB), Y10, Y6
+	VFMADD213PS  transformer<>+288(SB), Y9, Y5
+	VFMADD213PS  transformer<>+288(SB), Y10, Y6
+	VFMADD213PS  transformer<>+320(SB), Y9, Y5
+	VFMADD213PS  transformer<>+320(SB), Y10, Y6
+	VMULPS       Y9, Y5, Y5
+	VMULPS       Y10, Y6, Y6
+	VFMADD213PS  Y9, Y9, Y5
+	VFMADD213PS  Y10, Y10, Y6
+	VADDPS       transformer<>+352(SB), Y5, Y5
+	VADDPS       transformer<>+352(SB), Y6, Y6
+	VCVTPS2DQ    Y3, Y3
+	VCVTPS2DQ    Y4, Y4
+	VPSLLD       $0x17, Y3, Y3
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y3, Y5, Y5
+	VPADDD       Y4, Y6, Y6
+	VANDNPS      Y5, Y7, Y9
+	VANDNPS      Y6, Y8, Y10
 	VANDNPS      Y1, Y0, Y3
 	VANDNPS      Y2, Y0, Y4
 	VADDPS       transformer<>+384(SB), Y3, Y3
@@ -472,42 +472,42 @@ exponents:
 	VMOVUPS      32(CX)(BX*1), Y4
 	VSUBPS       Y0, Y3, Y3
 	VSUBPS       Y0, Y4, Y4
-	VCMPPS       $0x11, transformer<>+32(SB), Y3, Y5
-	VCMPPS       $0x11, transformer<>+32(SB), Y4, Y6
-	VMULPS       transformer<>+64(SB), Y3, Y7
-	VMULPS       transformer<>+64(SB), Y4, Y8
-	VROUNDPS     $0x08, Y7, Y7
-	VROUNDPS     $0x08, Y8, Y8
-	VFNMADD231PS transformer<>+96(SB), Y7, Y3
-	VFNMADD231PS transformer<>+96(SB), Y8, Y4
-	VFNMADD231PS transformer<>+128(SB), Y7, Y3
-	VFNMADD231PS transformer<>+128(SB), Y8, Y4
-	VMOVUPS      transformer<>+160(SB), Y9
-	VMOVUPS      transformer<>+160(SB), Y10
-	VFMADD213PS  transformer<>+192(SB), Y3, Y9
-	VFMADD213PS  transformer<>+192(SB), Y4, Y10
-	VFMADD213PS  transformer<>+224(SB), Y3, Y9
-	VFMADD213PS  transformer<>+224(SB), Y4, Y10
-	VFMADD213PS  transformer<>+256(SB), Y3, Y9
-	VFMADD213PS  transformer<>+256(SB), Y4, Y10
-	VFMADD213PS  transformer<>+288(SB), Y3, Y9
-	VFMADD213PS  transformer<>+288(SB), Y4, Y10
-	VFMADD213PS  transformer<>+320(SB), Y3, Y9
-	VFMADD213PS  transformer<>+320(SB), Y4, Y10
-	VMULPS       Y3, Y9, Y9
-	VMULPS       Y4, Y10, Y10
-	VFMADD213PS  Y3, Y3, Y9
-	VFMADD213PS  Y4, Y4, Y10
-	VADDPS       transformer<>+352(SB), Y9, Y9
-	VADDPS       transformer<>+352(SB), Y10, Y10
-	VCVTPS2DQ    Y7, Y7
-	VCVTPS2DQ    Y8, Y8
-	VPSLLD       $0x17, Y7, Y7
-	VPSLLD       $0x17, Y8, Y8
-	VPADDD       Y7, Y9, Y9
-	VPADDD       Y8, Y10, Y10
-	VANDNPS      Y9, Y5, Y3
-	VANDNPS      Y10, Y6, Y4
+	VCMPPS       $0x11, transformer<>+32(SB), Y3, Y9
+	VCMPPS       $0x11, transformer<>+32(SB), Y4, Y10
+	VMULPS       transformer<>+64(SB), Y3, Y5
+	VMULPS       transformer<>+64(SB), Y4, Y6
+	VROUNDPS     $0x08, Y5, Y5
+	VROUNDPS     $0x08, Y6, Y6
+	VFNMADD231PS transformer<>+96(SB), Y5, Y3
+	VFNMADD231PS transformer<>+96(SB), Y6, Y4
+	VFNMADD231PS transformer<>+128(SB), Y5, Y3
+	VFNMADD231PS transformer<>+128(SB), Y6, Y4
+	VMOVUPS      transformer<>+160(SB), Y7
+	VMOVUPS      transformer<>+160(SB), Y8
+	VFMADD213PS  transformer<>+192(SB), Y3, Y7
+	VFMADD213PS  transformer<>+192(SB), Y4, Y8
+	VFMADD213PS  transformer<>+224(SB), Y3, Y7
+	VFMADD213PS  transformer<>+224(SB), Y4, Y8
+	VFMADD213PS  transformer<>+256(SB), Y3, Y7
+	VFMADD213PS  transformer<>+256(SB), Y4, Y8
+	VFMADD213PS  transformer<>+288(SB), Y3, Y7
+	VFMADD213PS  transformer<>+288(SB), Y4, Y8
+	VFMADD213PS  transformer<>+320(SB), Y3, Y7
+	VFMADD213PS  transformer<>+320(SB), Y4, Y8
+	VMULPS       Y3, Y7, Y7
+	VMULPS       Y4, Y8, Y8
+	VFMADD213PS  Y3, Y3, Y7
+	VFMADD213PS  Y4, Y4, Y8
+	VADDPS       transformer<>+352(SB), Y7, Y7
+	VADDPS       transformer<>+352(SB), Y8, Y8
+	VCVTPS2DQ    Y5, Y5
+	VCVTPS2DQ    Y6, Y6
+	VPSLLD       $0x17, Y5, Y5
+	VPSLLD       $0x17, Y6, Y6
+	VPADDD       Y5, Y7, Y7
+	VPADDD       Y6, Y8, Y8
+	VANDNPS      Y7, Y9, Y3
+	VANDNPS      Y8, Y10, Y4
 	VMOVUPS      Y3, (CX)(BX*1)
 	VADDPS       Y3, Y1, Y1
 	VMOVUPS      Y4, 32(CX)(BX*1)
@@ -522,8 +522,8 @@ exponents:
 	VADDPS       Y2, Y1, Y1
 	VPERMILPS    $0xb1, Y1, Y2
 	VADDPS       Y2, Y1, Y1
-	VMOVUPS      transformer<>+352(SB), Y2
-	VDIVPS       Y1, Y2, Y1
+	VMOVUPS      transformer<>+352(SB), Y0
+	VDIVPS       Y1, Y0, Y1
 	XORQ         BX, BX
 
 share:

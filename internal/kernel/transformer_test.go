@@ -251,3 +251,60 @@ func BenchmarkTransformer(b *testing.B) {
 		}
 	}
 }
+
+// What is added up is added up in one order by both sets of vector instructions, so that a
+// machine that has more yields the same bits.
+func TestTransformerBits(t *testing.T) {
+	var sets []*Set
+	for _, s := range Available() {
+		if s != portable {
+			sets = append(sets, s)
+		}
+	}
+	if len(sets) < 2 {
+		t.Skip("this machine and build have but one set of vector instructions")
+	}
+	const n, length = 3, 208
+	r := rand.New(rand.NewPCG(5, 5))
+	fresh := func() []float32 {
+		v := make([]float32, n*length)
+		for i := range v {
+			v[i] = float32(4 * r.NormFloat64())
+		}
+		v[17], v[length+40], v[length+3] = float32(math.NaN()), float32(math.Inf(-1)), float32(math.Copysign(0, -1))
+		return v
+	}
+	in, grad, weight, bias := fresh(), fresh(), fresh(), fresh()
+	results := func(k *Transformer) (all [][]float32) {
+		result := func(start []float32, run func(out *float32)) []float32 {
+			out := append([]float32(nil), start...)
+			run(&out[0])
+			all = append(all, out)
+			return out
+		}
+		gelu := GELUArgs{In: &in[0], Rows: n, Channels: length, Step: 4 * length}
+		result(in, func(out *float32) { gelu.Out = out; k.GELU(&gelu) })
+		result(grad, func(out *float32) { gelu.Out = out; k.GELUBack(&gelu) })
+		shares := result(in, func(out *float32) { k.Softmax(&SoftmaxArgs{X: out, Rows: n, Cols: length}) })
+		result(grad, func(out *float32) { k.SoftmaxBack(&SoftmaxArgs{X: &shares[0], Grad: out, Rows: n, Cols: length}) })
+		norm := LayerNormArgs{
+			In: &in[0], Weight: &weight[0], Bias: &bias[0], Grad: &grad[0], Res: &bias[0],
+			Rows: n, Channels: length, Step: 4 * length, Eps: 1e-5,
+		}
+		result(in, func(out *float32) { norm.Out = out; k.LayerNorm(&norm) })
+		result(in, func(out *float32) { norm.Out = out; k.LayerNormBack(&norm) })
+		norm.Res = nil
+		result(in, func(out *float32) { norm.Out = out; k.LayerNormBack(&norm) })
+		return all
+	}
+	want := results(sets[0].Transformer())
+	for _, s := range sets[1:] {
+		for k, got := range results(s.Transformer()) {
+			for i, v := range got {
+				if w := want[k][i]; math.Float32bits(v) != math.Float32bits(w) && !(v != v && w != w) {
+					t.Fatalf("kernel %d, value %d: %v with %s, %v with %s", k, i, v, s.Name(), w, sets[0].Name())
+				}
+			}
+		}
+	}
+}

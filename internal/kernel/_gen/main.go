@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, bf16, winograd, winograd512, depthwise, pool, gram, transformer, train, train512 or layout")
+	isa := flag.String("isa", "avx2", "what to write: avx2, avx512, bf16, winograd, winograd512, depthwise, pool, gram, transformer, transformer512, train, train512 or layout")
 	flag.Parse()
 	build.ConstraintExpr("!purego")
 	switch *isa {
@@ -58,7 +58,10 @@ func main() {
 	case "gram":
 		gramSums(vector{suffix: "AVX2", bytes: 32})
 	case "transformer":
-		transformer()
+		transformer(simd{"AVX2", 32})
+		transpose()
+	case "transformer512":
+		transformer(simd{"AVX512", 64})
 	case "train":
 		outer(vector{suffix: "AVX2", bytes: 32}, 2)
 		combine(vector{suffix: "AVX2", bytes: 32})

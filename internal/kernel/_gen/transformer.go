@@ -41,17 +41,63 @@ const (
 	trScale   = 40
 )
 
-// transformer writes the kernels of Transformer for AVX2: pairs of vectors, so
-// that two chains of operations overlap.
-func transformer() {
-	c := vectorConstants()
-	gelu("geluAVX2", "is Transformer.GELU.", c, func(x, phi, density []VecVirtual, out func(i int) Mem) {
+// simd is an instruction set that computes 64 bytes at a time, in two registers for AVX2
+// or in one for AVX-512. What is added up is added up in the same order by both.
+type simd struct {
+	suffix string
+	bytes  int // of a register
+}
+
+func (w simd) wide() bool { return w.bytes == 64 }
+
+func (w simd) reg() VecVirtual {
+	if w.wide() {
+		return ZMM()
+	}
+	return YMM()
+}
+
+// regs are the registers of 64 bytes, and at is where in memory the i-th of them lies.
+func (w simd) regs() []VecVirtual {
+	r := make([]VecVirtual, 64/w.bytes)
+	for i := range r {
+		r[i] = w.reg()
+	}
+	return r
+}
+
+func (w simd) at(base, index GPVirtual, i int) Mem {
+	return Mem{Base: base, Index: index, Scale: 1, Disp: w.bytes * i}
+}
+
+// ones sets all bits of r.
+func (w simd) ones(r VecVirtual) {
+	if w.wide() {
+		VPTERNLOGD(Imm(0xff), r, r, r)
+		return
+	}
+	VPCMPEQD(r, r, r)
+}
+
+func (w simd) round(x, to VecVirtual) {
+	const nearest = 0x08
+	if w.wide() {
+		VRNDSCALEPS(Imm(nearest), x, to)
+		return
+	}
+	VROUNDPS(Imm(nearest), x, to)
+}
+
+// transformer writes the kernels of Transformer but for the transposition.
+func transformer(w simd) {
+	c := w.constants()
+	w.gelu("gelu", "is Transformer.GELU.", c, func(x, phi, density []VecVirtual, out func(i int) Mem) {
 		for i := range x {
 			VMULPS(x[i], phi[i], phi[i])
 			VMOVUPS(phi[i], out(i))
 		}
 	})
-	gelu("geluBackAVX2", "is Transformer.GELUBack.", c, func(x, phi, density []VecVirtual, out func(i int) Mem) {
+	w.gelu("geluBack", "is Transformer.GELUBack.", c, func(x, phi, density []VecVirtual, out func(i int) Mem) {
 		for i := range x {
 			VMULPS(x[i], density[i], density[i])
 			VFMADD231PS(c(0.3989422804), density[i], phi[i])
@@ -59,24 +105,23 @@ func transformer() {
 			VMOVUPS(phi[i], out(i))
 		}
 	})
-	softmax(c)
-	softmaxBack()
-	layerNorm()
-	layerNormBack()
-	transpose()
+	w.softmax(c)
+	w.softmaxBack()
+	w.layerNorm()
+	w.layerNormBack()
 }
 
-// vectorConstants returns a function that places a float32
-// eight times in read-only memory.
-func vectorConstants() func(f float32) Mem {
+// constants returns a function that places a float32 as often as a register holds it in
+// read-only memory.
+func (w simd) constants() func(f float32) Mem {
 	offsets := map[float32]int{}
 	data := GLOBL("transformer", RODATA|NOPTR)
 	return func(f float32) Mem {
 		at, ok := offsets[f]
 		if !ok {
-			at = 32 * len(offsets)
+			at = w.bytes * len(offsets)
 			offsets[f] = at
-			for i := 0; i < 8; i++ {
+			for i := 0; i < w.bytes/4; i++ {
 				DATA(at+4*i, U32(math.Float32bits(f))) // F32 would write 1 as an integer
 			}
 		}
@@ -100,14 +145,6 @@ func start(name, doc string) {
 	Pragma("noescape")
 }
 
-func ymms(n int) []VecVirtual {
-	r := make([]VecVirtual, n)
-	for i := range r {
-		r[i] = YMM()
-	}
-	return r
-}
-
 // loop writes body for a counter from 0 to limit by step; limit is a multiple of
 // step and more than 0.
 func loop(label string, counter, limit GPVirtual, step int, body func()) {
@@ -121,17 +158,25 @@ func loop(label string, counter, limit GPVirtual, step int, body func()) {
 
 // exponent replaces each of x by exp(x), x being 0 or less; see the portable
 // version.
-func exponent(c func(float32) Mem, x []VecVirtual) {
-	below, n, p := ymms(len(x)), ymms(len(x)), ymms(len(x))
+func (w simd) exponent(c func(float32) Mem, x []VecVirtual) {
+	n, p := w.regs(), w.regs()
 	each := func(f func(i int)) {
 		for i := range x {
 			f(i)
 		}
 	}
-	const lessThan, nearest = 0x11, 0x08
-	each(func(i int) { VCMPPS(Imm(lessThan), c(-87.33654), x[i], below[i]) })
+	// Not a number is neither less nor not.
+	const lessThan, notLess = 0x11, 0x15
+	var below []VecVirtual
+	above := K()
+	if w.wide() {
+		VCMPPS(Imm(notLess), c(-87.33654), x[0], above)
+	} else {
+		below = w.regs()
+		each(func(i int) { VCMPPS(Imm(lessThan), c(-87.33654), x[i], below[i]) })
+	}
 	each(func(i int) { VMULPS(c(1.44269504), x[i], n[i]) })
-	each(func(i int) { VROUNDPS(Imm(nearest), n[i], n[i]) })
+	each(func(i int) { w.round(n[i], n[i]) })
 	each(func(i int) { VFNMADD231PS(c(0.693359375), n[i], x[i]) })
 	each(func(i int) { VFNMADD231PS(c(-2.12194440e-4), n[i], x[i]) })
 	each(func(i int) { VMOVUPS(c(1.9875691500e-4), p[i]) })
@@ -144,32 +189,36 @@ func exponent(c func(float32) Mem, x []VecVirtual) {
 	each(func(i int) { VCVTPS2DQ(n[i], n[i]) })
 	each(func(i int) { VPSLLD(Imm(23), n[i], n[i]) })
 	each(func(i int) { VPADDD(n[i], p[i], p[i]) })
+	if w.wide() {
+		VMOVAPS_Z(p[0], above, x[0])
+		return
+	}
 	each(func(i int) { VANDNPS(p[i], below[i], x[i]) })
 }
 
 // gelu writes a kernel that goes through pairs of vectors with Phi(x) and
 // exp(-x*x/2) and ends with finish; see the portable version.
-func gelu(name, doc string, c func(float32) Mem, finish func(x, phi, density []VecVirtual, out func(i int) Mem)) {
-	start(name, doc)
+func (w simd) gelu(name, doc string, c func(float32) Mem, finish func(x, phi, density []VecVirtual, out func(i int) Mem)) {
+	start(name+w.suffix, doc)
 	arg := arguments()
 	in, out, rows, channels, step := arg(geluIn), arg(geluOut), arg(geluRows), arg(geluChannels), arg(geluStep)
 	SHLQ(Imm(2), channels)
 	at := GP64()
-	sign := YMM()
-	VPCMPEQD(sign, sign, sign)
+	sign := w.reg()
+	w.ones(sign)
 	VPSLLD(Imm(31), sign, sign)
 	Label("row")
 	loop("channels", at, channels, 64, func() {
-		x, r, t, p, density := ymms(2), ymms(2), ymms(2), ymms(2), ymms(2)
+		x, r, t, p, density := w.regs(), w.regs(), w.regs(), w.regs(), w.regs()
 		each := func(f func(i int)) {
 			for i := range x {
 				f(i)
 			}
 		}
-		each(func(i int) { VMOVUPS(Mem{Base: in, Index: at, Scale: 1, Disp: 32 * i}, x[i]) })
+		each(func(i int) { VMOVUPS(w.at(in, at, i), x[i]) })
 		each(func(i int) { VMULPS(x[i], x[i], density[i]) })
 		each(func(i int) { VMULPS(c(-0.5), density[i], density[i]) })
-		exponent(c, density)
+		w.exponent(c, density)
 		each(func(i int) { VANDNPS(x[i], sign, r[i]) })
 		each(func(i int) { VADDPS(c(3.5), r[i], r[i]) })
 		each(func(i int) { VMOVUPS(c(1), t[i]) })
@@ -186,8 +235,14 @@ func gelu(name, doc string, c func(float32) Mem, finish func(x, phi, density []V
 		each(func(i int) { VMULPS(density[i], p[i], p[i]) })
 		each(func(i int) { VMOVUPS(c(1), t[i]) })
 		each(func(i int) { VSUBPS(p[i], t[i], t[i]) })
-		each(func(i int) { VBLENDVPS(x[i], p[i], t[i], p[i]) })
-		finish(x, p, density, func(i int) Mem { return Mem{Base: out, Index: at, Scale: 1, Disp: 32 * i} })
+		if w.wide() {
+			negative := K()
+			VPMOVD2M(x[0], negative)
+			VBLENDMPS(p[0], t[0], negative, p[0])
+		} else {
+			each(func(i int) { VBLENDVPS(x[i], p[i], t[i], p[i]) })
+		}
+		finish(x, p, density, func(i int) Mem { return w.at(out, at, i) })
 	})
 	ADDQ(step, in)
 	ADDQ(step, out)
@@ -197,15 +252,25 @@ func gelu(name, doc string, c func(float32) Mem, finish func(x, phi, density []V
 	RET()
 }
 
-// across reduces the lanes of v[0] and v[1] to one value in all lanes of v[0].
-func across(v []VecVirtual, op func(a, b, dst Op)) {
-	op(v[1], v[0], v[0])
-	VPERM2F128(Imm(1), v[0], v[0], v[1])
-	op(v[1], v[0], v[0])
-	VPERMILPS(Imm(0x4e), v[0], v[1])
-	op(v[1], v[0], v[0])
-	VPERMILPS(Imm(0xb1), v[0], v[1])
-	op(v[1], v[0], v[0])
+// across reduces the lanes of 64 bytes to one value in all lanes of v[0].
+func (w simd) across(v []VecVirtual, op func(a, b, dst Op)) {
+	low, high := v[0], YMM().(VecVirtual)
+	if w.wide() {
+		low = v[0].AsY().(VecVirtual)
+		VEXTRACTF64X4(Imm(1), v[0], high)
+	} else {
+		high = v[1]
+	}
+	op(high, low, low)
+	VPERM2F128(Imm(1), low, low, high)
+	op(high, low, low)
+	VPERMILPS(Imm(0x4e), low, high)
+	op(high, low, low)
+	VPERMILPS(Imm(0xb1), low, high)
+	op(high, low, low)
+	if w.wide() {
+		VBROADCASTSS(v[0].AsX(), v[0])
+	}
 }
 
 func zero(v ...VecVirtual) {
@@ -214,44 +279,46 @@ func zero(v ...VecVirtual) {
 	}
 }
 
-func softmax(c func(float32) Mem) {
-	start("softmaxAVX2", "is Transformer.Softmax.")
+func (w simd) softmax(c func(float32) Mem) {
+	start("softmax"+w.suffix, "is Transformer.Softmax.")
 	arg := arguments()
 	x, rows, cols := arg(softX), arg(softRows), arg(softCols)
 	SHLQ(Imm(2), cols)
 	at := GP64()
-	m := func(i int) Mem { return Mem{Base: x, Index: at, Scale: 1, Disp: 32 * i} }
+	m := func(i int) Mem { return w.at(x, at, i) }
 
 	Label("row")
-	top, sum := ymms(2), ymms(2)
-	VMOVUPS(Mem{Base: x}, top[0])
-	VMOVUPS(Mem{Base: x, Disp: 32}, top[1])
+	top, sum := w.regs(), w.regs()
+	for i := range top {
+		VMOVUPS(Mem{Base: x, Disp: w.bytes * i}, top[i])
+	}
 	loop("top", at, cols, 64, func() {
 		for i := range top {
 			VMAXPS(m(i), top[i], top[i])
 		}
 	})
-	across(top, func(a, b, dst Op) { VMAXPS(a, b, dst) })
+	w.across(top, func(a, b, dst Op) { VMAXPS(a, b, dst) })
 	zero(sum...)
 	loop("exponents", at, cols, 64, func() {
-		e := ymms(2)
+		e := w.regs()
 		for i := range e {
 			VMOVUPS(m(i), e[i])
 		}
 		for i := range e {
 			VSUBPS(top[0], e[i], e[i])
 		}
-		exponent(c, e)
+		w.exponent(c, e)
 		for i := range e {
 			VMOVUPS(e[i], m(i))
 			VADDPS(e[i], sum[i], sum[i])
 		}
 	})
-	across(sum, func(a, b, dst Op) { VADDPS(a, b, dst) })
-	VMOVUPS(c(1), sum[1])
-	VDIVPS(sum[0], sum[1], sum[0])
+	w.across(sum, func(a, b, dst Op) { VADDPS(a, b, dst) })
+	one := w.reg()
+	VMOVUPS(c(1), one)
+	VDIVPS(sum[0], one, sum[0])
 	loop("share", at, cols, 64, func() {
-		e := ymms(2)
+		e := w.regs()
 		for i := range e {
 			VMULPS(m(i), sum[0], e[i])
 			VMOVUPS(e[i], m(i))
@@ -264,28 +331,28 @@ func softmax(c func(float32) Mem) {
 	RET()
 }
 
-func softmaxBack() {
-	start("softmaxBackAVX2", "is Transformer.SoftmaxBack.")
+func (w simd) softmaxBack() {
+	start("softmaxBack"+w.suffix, "is Transformer.SoftmaxBack.")
 	arg := arguments()
 	x, grad, rows, cols := arg(softX), arg(softGrad), arg(softRows), arg(softCols)
 	SHLQ(Imm(2), cols)
 	at := GP64()
-	xs := func(i int) Mem { return Mem{Base: x, Index: at, Scale: 1, Disp: 32 * i} }
-	grads := func(i int) Mem { return Mem{Base: grad, Index: at, Scale: 1, Disp: 32 * i} }
+	xs := func(i int) Mem { return w.at(x, at, i) }
+	grads := func(i int) Mem { return w.at(grad, at, i) }
 
 	Label("row")
-	sum := ymms(2)
+	sum := w.regs()
 	zero(sum...)
 	loop("sum", at, cols, 64, func() {
-		v := ymms(2)
+		v := w.regs()
 		for i := range v {
 			VMOVUPS(xs(i), v[i])
 			VFMADD231PS(grads(i), v[i], sum[i])
 		}
 	})
-	across(sum, func(a, b, dst Op) { VADDPS(a, b, dst) })
+	w.across(sum, func(a, b, dst Op) { VADDPS(a, b, dst) })
 	loop("difference", at, cols, 64, func() {
-		v := ymms(2)
+		v := w.regs()
 		for i := range v {
 			VMOVUPS(grads(i), v[i])
 			VSUBPS(sum[0], v[i], v[i])
@@ -303,32 +370,32 @@ func softmaxBack() {
 
 // moments is the row's mean and the reciprocal of its deviation, in all lanes.
 // bytes is the row's length, count its number of channels in all lanes.
-func moments(x, at, bytes GPVirtual, count, eps VecVirtual) (mean, inverse VecVirtual) {
-	m := func(i int) Mem { return Mem{Base: x, Index: at, Scale: 1, Disp: 32 * i} }
-	sum, square := ymms(2), ymms(2)
+func (w simd) moments(x, at, bytes GPVirtual, count, eps VecVirtual) (mean, inverse VecVirtual) {
+	m := func(i int) Mem { return w.at(x, at, i) }
+	sum, square := w.regs(), w.regs()
 	zero(sum...)
 	loop("mean", at, bytes, 64, func() {
 		for i := range sum {
 			VADDPS(m(i), sum[i], sum[i])
 		}
 	})
-	across(sum, func(a, b, dst Op) { VADDPS(a, b, dst) })
+	w.across(sum, func(a, b, dst Op) { VADDPS(a, b, dst) })
 	VDIVPS(count, sum[0], sum[0])
 	zero(square...)
 	loop("variance", at, bytes, 64, func() {
-		d := ymms(2)
+		d := w.regs()
 		for i := range d {
 			VMOVUPS(m(i), d[i])
 			VSUBPS(sum[0], d[i], d[i])
 			VFMADD231PS(d[i], d[i], square[i])
 		}
 	})
-	across(square, func(a, b, dst Op) { VADDPS(a, b, dst) })
+	w.across(square, func(a, b, dst Op) { VADDPS(a, b, dst) })
 	VDIVPS(count, square[0], square[0])
 	VADDPS(eps, square[0], square[0])
 	VSQRTPS(square[0], square[0])
-	one := square[1]
-	VPCMPEQD(one, one, one)
+	one := w.reg()
+	w.ones(one)
 	VPSRLD(Imm(25), one, one)
 	VPSLLD(Imm(23), one, one) // 0x3f800000
 	VDIVPS(square[0], one, square[0])
@@ -336,8 +403,8 @@ func moments(x, at, bytes GPVirtual, count, eps VecVirtual) (mean, inverse VecVi
 }
 
 // rowArguments are what both directions of layer norm begin with.
-func rowArguments(arg func(int) GPVirtual) (rows, step, bytes GPVirtual, count, eps VecVirtual) {
-	count, eps = YMM(), YMM()
+func (w simd) rowArguments(arg func(int) GPVirtual) (rows, step, bytes GPVirtual, count, eps VecVirtual) {
+	count, eps = w.reg(), w.reg()
 	rows, step, bytes = arg(lnRows), arg(lnStep), arg(lnChannels)
 	x := XMM()
 	VXORPS(x, x, x)
@@ -347,20 +414,20 @@ func rowArguments(arg func(int) GPVirtual) (rows, step, bytes GPVirtual, count, 
 	return rows, step, bytes, count, eps
 }
 
-func layerNorm() {
-	start("layerNormAVX2", "is the forward pass of LayerNormArgs.")
+func (w simd) layerNorm() {
+	start("layerNorm"+w.suffix, "is the forward pass of LayerNormArgs.")
 	arg := arguments()
 	in, out, weight, bias := arg(lnIn), arg(lnOut), arg(lnWeight), arg(lnBias)
-	rows, step, bytes, count, eps := rowArguments(arg)
+	rows, step, bytes, count, eps := w.rowArguments(arg)
 	a := Load(Param("a"), GP64())
 	VBROADCASTSS(Mem{Base: a, Disp: lnEps}, eps)
 	at := GP64()
-	m := func(base GPVirtual, i int) Mem { return Mem{Base: base, Index: at, Scale: 1, Disp: 32 * i} }
+	m := func(base GPVirtual, i int) Mem { return w.at(base, at, i) }
 
 	Label("row")
-	mean, inverse := moments(in, at, bytes, count, eps)
+	mean, inverse := w.moments(in, at, bytes, count, eps)
 	loop("write", at, bytes, 64, func() {
-		d, b := ymms(2), ymms(2)
+		d, b := w.regs(), w.regs()
 		for i := range d {
 			VMOVUPS(m(in, i), d[i])
 			VMOVUPS(m(bias, i), b[i])
@@ -378,23 +445,23 @@ func layerNorm() {
 	RET()
 }
 
-func layerNormBack() {
-	start("layerNormBackAVX2", "is the gradient of LayerNormArgs.")
+func (w simd) layerNormBack() {
+	start("layerNormBack"+w.suffix, "is the gradient of LayerNormArgs.")
 	arg := arguments()
 	in, out, weight, grad, res := arg(lnIn), arg(lnOut), arg(lnWeight), arg(lnGrad), arg(lnRes)
-	rows, step, bytes, count, eps := rowArguments(arg)
+	rows, step, bytes, count, eps := w.rowArguments(arg)
 	a := Load(Param("a"), GP64())
 	VBROADCASTSS(Mem{Base: a, Disp: lnEps}, eps)
 	at := GP64()
-	m := func(base GPVirtual, i int) Mem { return Mem{Base: base, Index: at, Scale: 1, Disp: 32 * i} }
+	m := func(base GPVirtual, i int) Mem { return w.at(base, at, i) }
 
 	Label("row")
-	mean, inverse := moments(in, at, bytes, count, eps)
-	sum, product := ymms(2), ymms(2)
+	mean, inverse := w.moments(in, at, bytes, count, eps)
+	sum, product := w.regs(), w.regs()
 	zero(sum...)
 	zero(product...)
 	loop("sums", at, bytes, 64, func() {
-		d, x := ymms(2), ymms(2)
+		d, x := w.regs(), w.regs()
 		for i := range d {
 			VMOVUPS(m(grad, i), d[i])
 			VMOVUPS(m(in, i), x[i])
@@ -405,8 +472,8 @@ func layerNormBack() {
 		}
 	})
 	add := func(a, b, dst Op) { VADDPS(a, b, dst) }
-	across(sum, add)
-	across(product, add)
+	w.across(sum, add)
+	w.across(product, add)
 	first, second := sum[0], product[0]
 	VDIVPS(count, first, first)
 	VDIVPS(count, second, second)
@@ -414,7 +481,7 @@ func layerNormBack() {
 	VMULPS(inverse, second, second)
 	write := func(label string, add bool) {
 		loop(label, at, bytes, 64, func() {
-			d, x := ymms(2), ymms(2)
+			d, x := w.regs(), w.regs()
 			for i := range d {
 				VMOVUPS(m(grad, i), d[i])
 				VMOVUPS(m(in, i), x[i])
@@ -449,6 +516,7 @@ func layerNormBack() {
 
 // transpose goes through blocks of eight rows by eight columns.
 func transpose() {
+	ymms := func() []VecVirtual { return []VecVirtual{YMM(), YMM(), YMM(), YMM()} }
 	start("transposeAVX2", "is Transformer.Transpose for Cols that are a multiple of 8.")
 	a := Load(Param("a"), GP64())
 	table, out, cols := GP64(), GP64(), GP64()
@@ -472,12 +540,12 @@ func transpose() {
 		}
 		Label("block" + suffix)
 		for j := 0; j < 2; j++ {
-			v := ymms(4)
+			v := ymms()
 			for i := range v {
 				VBROADCASTF128(Mem{Base: row[i], Disp: 16 * j}, v[i])
 				VINSERTF128(Imm(1), Mem{Base: row[i+4], Disp: 16 * j}, v[i], v[i])
 			}
-			t := ymms(4)
+			t := ymms()
 			VUNPCKLPS(v[1], v[0], t[0])
 			VUNPCKHPS(v[1], v[0], t[1])
 			VUNPCKLPS(v[3], v[2], t[2])
