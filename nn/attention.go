@@ -181,11 +181,12 @@ func newAttention(k *kernel.Set, op attentionOp, qkv, out *buffer, block int) *a
 func (a *attention) table(mask, head int) []float32 {
 	t := a.tokens
 	table := kernel.Aligned((t + kernel.Rows) * a.columns)
-	for i := range t {
+	for row := range t + kernel.Rows {
+		i := min(row, t-1) // rows behind the last token are copies of it
 		for j := range t {
-			table[i*a.columns+j] = a.op.bias[(head*t+i)*t+j]
+			table[row*a.columns+j] = a.op.bias[(head*t+i)*t+j]
 			if a.op.apart(mask, i, j) {
-				table[i*a.columns+j] += maskedScore
+				table[row*a.columns+j] += maskedScore
 			}
 		}
 	}
@@ -208,6 +209,10 @@ func lanesOf(n int, at func(int) int64) [][kernel.Lanes]int64 {
 	}
 	return lanes
 }
+
+// whole reports whether a head's channels are whole vectors, and so can be written to
+// their place by the tiles.
+func (a *attention) whole() bool { return a.dim == a.channels }
 
 // tasks: one for each head of each group.
 func (a *attention) tasks(n, _ int) int { return n * len(a.groups) * a.op.heads }
@@ -350,7 +355,8 @@ func (h *attentionHead) softmaxBlock(first int) (queries, tiles int) {
 	}
 	h.product(h.byKeys, h.columns, h.qkv, h.group.qkv[first/kernel.Rows:], h.dim,
 		h.packedKeys, h.scores, h.byScore, tiles, 0, h.pad, bias)
-	h.softmax = kernel.SoftmaxArgs{X: &h.scores[0], Rows: int64(queries), Cols: int64(h.columns)}
+	// Whole tiles: rows behind the last token are copies of it, and stay so.
+	h.softmax = kernel.SoftmaxArgs{X: &h.scores[0], Rows: int64(tiles * kernel.Rows), Cols: int64(h.columns)}
 	h.kernels.Softmax(&h.softmax)
 	return queries, tiles
 }
@@ -370,6 +376,11 @@ func (j *attentionJob) run(ws *workspace, _, task, _ int, s *scratch) {
 	out := j.image(ws, j.out, task)
 	for first := 0; first < j.tokens; first += j.block {
 		queries, tiles := h.softmaxBlock(first)
+		if j.whole() {
+			h.product(j.byChannels, j.channels, h.scores, j.byScore, j.tokens,
+				s.attention.packedValues, out[h.index*j.dim:], h.group.out[first/kernel.Rows:], tiles, 0, nil, nil)
+			continue
+		}
 		h.product(j.byChannels, j.channels, h.scores, j.byScore, j.tokens,
 			s.attention.packedValues, h.result, j.byResult, tiles, 0, nil, nil)
 		for i, off := range h.group.out1[first : first+queries] {
@@ -429,6 +440,13 @@ func (j *attentionBackJob) run(ws *workspace, _, task, _ int, sc *scratch) {
 	h.packTokens(keys, h.group.qkv1, s.keyRows)
 	grad := j.image(ws, j.from, task)[h.index*j.dim:]
 	tokenTiles := len(j.transposed)
+	to := j.image(ws, j.to, task)[h.index*j.dim:]
+	keyGrad, valueGrad, byRow := s.keyGrad, s.valueGrad, j.byRow
+	// To their place, if nothing is there already.
+	direct := j.whole() && !j.accumulate
+	if direct {
+		keyGrad, valueGrad, byRow = to[h.values/2:], to[h.values:], h.group.qkv
+	}
 	for first := j.first; first < j.last; first += j.block {
 		queries, tiles := h.softmaxBlock(first)
 		h.product(j.byKeys, j.columns, grad, h.group.out[first/kernel.Rows:], j.dim, s.packedValues, s.slopes, j.byScore, tiles, 0, nil, nil)
@@ -442,11 +460,18 @@ func (j *attentionBackJob) run(ws *workspace, _, task, _ int, sc *scratch) {
 			flags = kernel.Accumulate
 		}
 		h.packTokens(grad, h.group.out1[first:first+queries], s.grads)
-		h.product(j.byChannels, j.channels, s.scoresT, j.transposed, queries, s.grads, s.valueGrad, j.byRow, tokenTiles, flags, nil, nil)
+		h.product(j.byChannels, j.channels, s.scoresT, j.transposed, queries, s.grads, valueGrad, byRow, tokenTiles, flags, nil, nil)
 		h.packTokens(h.qkv, h.group.qkv1[first:first+queries], s.queries)
-		h.product(j.byChannels, j.channels, s.slopesT, j.transposed, queries, s.queries, s.keyGrad, j.byRow, tokenTiles, flags, nil, nil)
+		h.product(j.byChannels, j.channels, s.slopesT, j.transposed, queries, s.queries, keyGrad, byRow, tokenTiles, flags, nil, nil)
+		if direct {
+			h.product(j.byChannels, j.channels, s.slopes, j.byScore, j.tokens, s.keyRows, to, byRow[first/kernel.Rows:], tiles, 0, nil, nil)
+			continue
+		}
 		h.product(j.byChannels, j.channels, s.slopes, j.byScore, j.tokens, s.keyRows, s.result, j.byResult, tiles, 0, nil, nil)
 		j.write(ws, task, h.index*j.dim, h.group.qkv1[first:first+queries], s.result)
+	}
+	if direct {
+		return
 	}
 	j.write(ws, task, h.values/2+h.index*j.dim, h.group.qkv1, s.keyGrad)
 	j.write(ws, task, h.values+h.index*j.dim, h.group.qkv1, s.valueGrad)
