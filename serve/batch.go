@@ -27,7 +27,7 @@ type batcher struct {
 	running atomic.Int64  // lanes
 	none    chan struct{} // told when coming falls to 0
 	queue   chan *call
-	rooms   sync.Pool // *[]float32, an image each
+	calls   sync.Pool // of *call, for the next ones
 }
 
 // lane runs one batch after the other.
@@ -50,13 +50,18 @@ type lane struct {
 	expected int // its images, and those that waited for its end
 }
 
-// call is one image that wants to be scored.
+// call is one image that wants to be scored, and the memory for it.
+//
+// It has a timer of its own, to be used again: a context that ends in time would cost more
+// than all else that a request waits with.
 type call struct {
-	ctx    context.Context
+	ctx    context.Context // of the client
 	input  []float32
 	result nac.Result
 	err    error
-	done   chan struct{}
+	done   chan struct{} // told once
+	timer  *time.Timer
+	left   atomic.Bool // nobody waits for it any more
 }
 
 func newBatcher(d *nac.Detector, size, most, queue int, delay time.Duration, observe func(int, time.Duration)) *batcher {
@@ -88,32 +93,54 @@ func (b *batcher) announce() (arrived func()) {
 	})
 }
 
-// room is memory for an image, for score.
-func (b *batcher) room() []float32 {
-	if kept, ok := b.rooms.Get().(*[]float32); ok {
-		return *kept
+// call is room for an image, to be filled and scored. Forget gives it back if it is not.
+func (b *batcher) call() *call {
+	if kept, ok := b.calls.Get().(*call); ok {
+		return kept
 	}
-	return make([]float32, b.size)
+	c := &call{input: make([]float32, b.size), done: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
+	c.timer.Stop()
+	return c
 }
 
-// score waits for the result of a transformed image, which it takes over; queued is called
-// when it is in the queue. It returns early if the context ends.
-func (b *batcher) score(ctx context.Context, input []float32, queued func()) (nac.Result, error) {
-	c := &call{ctx: ctx, input: input, done: make(chan struct{})}
+// hurry lets the call fail with context.DeadlineExceeded after a time.
+func (c *call) hurry(after time.Duration) { c.timer.Reset(after) }
+
+func (b *batcher) forget(c *call) {
+	c.timer.Stop()
+	c.ctx, c.err = nil, nil
+	b.calls.Put(c)
+}
+
+// score waits for the result of a call, which must not be used after it; queued is called
+// when it is in the queue. It returns early if the context ends or the call's time is over.
+func (b *batcher) score(ctx context.Context, c *call, queued func()) (nac.Result, error) {
+	c.ctx = ctx
 	b.inside.Add(1)
 	select {
 	case b.queue <- c:
 		queued()
 	case <-ctx.Done():
 		b.inside.Add(-1)
+		b.forget(c)
 		return nac.Result{}, ctx.Err()
+	case <-c.timer.C:
+		b.inside.Add(-1)
+		b.forget(c)
+		return nac.Result{}, context.DeadlineExceeded
 	}
 	select {
 	case <-c.done:
-		b.rooms.Put(&c.input)
-		return c.result, c.err
+		r, err := c.result, c.err
+		b.forget(c)
+		return r, err
 	case <-ctx.Done():
+		c.timer.Stop()
+		c.left.Store(true)
 		return nac.Result{}, ctx.Err()
+	case <-c.timer.C:
+		c.left.Store(true)
+		return nac.Result{}, context.DeadlineExceeded
 	}
 }
 
@@ -196,9 +223,9 @@ func (l *lane) run(calls []*call) {
 	live := calls[:0]
 	l.batch = l.batch[:0]
 	for _, c := range calls {
-		if c.err = c.ctx.Err(); c.err != nil {
+		if c.err = c.ctx.Err(); c.err != nil || c.left.Load() {
 			l.inside.Add(-1)
-			close(c.done)
+			c.done <- struct{}{}
 			continue
 		}
 		live = append(live, c)
@@ -228,7 +255,7 @@ func (l *lane) run(calls []*call) {
 			c.err = d.ScoreTensors(context.Background(), c.input, out[i:i+1])
 			c.result = out[i]
 		}
-		close(c.done)
+		c.done <- struct{}{}
 	}
 	l.ended = time.Now()
 	l.expected = len(live) + l.shareOf(len(l.queue)+int(l.coming.Load()))

@@ -1,7 +1,11 @@
 package serve
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -130,5 +134,39 @@ func TestBatchDeserted(t *testing.T) {
 	}
 	if status := <-answered; status != 200 {
 		t.Errorf("status %d", status)
+	}
+}
+
+// Who is not answered in time, or gives up, is left out of the batch, and the next are served.
+func TestBatchLate(t *testing.T) {
+	s, url := start(t, Options{MaxDelay: time.Hour, Timeout: 400 * time.Millisecond})
+	_, files := testFiles(t, "test_fashion", 1)
+	d := s.detectors["fashion"]
+	b := d.current.batcher
+	tensor := fmt.Appendf(nil, `{"inputs":[{"name":"images","datatype":"FP32","shape":[1,3,32,32],"data":[0%s]}]}`, strings.Repeat(",0", 3*32*32-1))
+	var arrived []func()
+	for range 12 { // so that a batch waits for more than come
+		arrived = append(arrived, b.announce())
+	}
+	if a, text := post(t, url+"/score", "image/png", files[0]); a.StatusCode != 503 {
+		t.Errorf("late image: %d %s", a.StatusCode, text)
+	}
+	if a, text := post(t, url+"/v2/models/fashion/infer", "", tensor); a.StatusCode != 503 {
+		t.Errorf("late tensor: %d %s", a.StatusCode, text)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := d.scoreImage(ctx, d.current, files[0], &file{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("given up: %v", err)
+	}
+	for _, f := range arrived {
+		f()
+	}
+	for b.inside.Load() != 0 {
+		time.Sleep(time.Millisecond)
+	}
+	d.server.options.Timeout = time.Hour
+	if a, text := post(t, url+"/score", "image/png", files[0]); a.StatusCode != 200 {
+		t.Errorf("after them: %d %s", a.StatusCode, text)
 	}
 }

@@ -188,11 +188,15 @@ func (d *served) scoreImage(ctx context.Context, v *version, data []byte, from *
 			pictures.Put(img)
 		}
 	}()
-	input, err := d.decode(ctx, v, data, from, img)
-	if err != nil {
+	c := v.batcher.call()
+	if from == nil {
+		c.hurry(d.server.options.Timeout)
+	}
+	if err := d.decode(ctx, v, data, from, img, c); err != nil {
+		v.batcher.forget(c)
 		return nac.Result{}, err
 	}
-	r, err := v.batcher.score(ctx, input, arrived)
+	r, err := v.batcher.score(ctx, c, arrived)
 	if err != nil {
 		return r, err
 	}
@@ -203,37 +207,39 @@ func (d *served) scoreImage(ctx context.Context, v *version, data []byte, from *
 // pictures keeps the memory of decoded images for the next ones, that of large ones excepted.
 var pictures = sync.Pool{New: func() any { return new(imageset.Image) }}
 
-// decode decodes an image into img and returns it transformed.
-func (d *served) decode(ctx context.Context, v *version, data []byte, from *file, img *imageset.Image) ([]float32, error) {
+// decode decodes an image into img, and writes it transformed into the call.
+func (d *served) decode(ctx context.Context, v *version, data []byte, from *file, img *imageset.Image, c *call) error {
 	select {
 	case d.server.decoding <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
+	case <-c.timer.C:
+		return context.DeadlineExceeded
 	}
 	defer func() { <-d.server.decoding }()
 	name := "image"
 	if from != nil {
 		name = from.path
 	}
-	input := v.batcher.room()
 	err := img.Decode(name, data, d.server.options.MaxPixels)
 	if err == nil {
-		err = v.info.Transform.Apply(img, input)
+		err = v.info.Transform.Apply(img, c.input)
 	}
 	if errors.Is(err, imageset.ErrTooLarge) {
-		return nil, failure{413, err}
+		return failure{413, err}
 	}
 	if err != nil {
-		return nil, failure{422, err}
+		return failure{422, err}
 	}
-	return input, nil
+	return nil
 }
 
 // scoreTensor scores an image that is transformed already.
-func (d *served) scoreTensor(ctx context.Context, v *version, input []float32) (nac.Result, error) {
-	r, err := v.batcher.score(ctx, input, func() {})
+func (d *served) scoreTensor(ctx context.Context, v *version, c *call) (nac.Result, error) {
+	c.hurry(d.server.options.Timeout)
+	r, err := v.batcher.score(ctx, c, func() {})
 	if err != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
 			err = failure{422, err}
 		}
 		return r, err

@@ -120,6 +120,7 @@ type Server struct {
 	memory    atomic.Int64 // of bodies
 	key       [sha256.Size]byte
 	draining  atomic.Bool
+	lastInfer atomic.Pointer[lastInfer]
 	handler   http.Handler
 	stop      context.CancelFunc
 	watchers  sync.WaitGroup
@@ -318,9 +319,7 @@ func (s *Server) wrap(route string, h func(http.ResponseWriter, *http.Request) e
 	return func(rw http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		w := &statusWriter{ResponseWriter: rw}
-		ctx, cancel := context.WithTimeout(r.Context(), s.options.Timeout)
-		defer cancel()
-		err := h(w, r.WithContext(ctx))
+		err := h(w, r)
 		if err != nil {
 			status := statusOf(err)
 			if status == http.StatusTooManyRequests {

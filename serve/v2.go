@@ -140,6 +140,28 @@ func (s *Server) modelReady(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// lastInfer is the last request of the inference protocol that was short: clients that send
+// binary data send the same JSON with it again and again.
+type lastInfer struct {
+	header  string
+	request *inferRequest
+}
+
+// inferRequest parses a request, which must not be changed.
+func (s *Server) inferRequest(header []byte) (*inferRequest, error) {
+	if last := s.lastInfer.Load(); last != nil && last.header == string(header) {
+		return last.request, nil
+	}
+	q := new(inferRequest)
+	if err := json.Unmarshal(header, q); err != nil {
+		return nil, err
+	}
+	if len(header) <= 1<<10 {
+		s.lastInfer.Store(&lastInfer{string(header), q})
+	}
+	return q, nil
+}
+
 func (s *Server) infer(w http.ResponseWriter, r *http.Request) error {
 	d, err := s.detector(r)
 	if err != nil {
@@ -158,8 +180,8 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request) error {
 		}
 		header, rest = body[:n], body[n:]
 	}
-	var q inferRequest
-	if err := json.Unmarshal(header, &q); err != nil {
+	q, err := s.inferRequest(header)
+	if err != nil {
 		return failf(http.StatusBadRequest, "the request is not JSON of the inference protocol: %w", err)
 	}
 	for _, o := range q.Outputs {
@@ -245,19 +267,19 @@ func (s *Server) images2score(d *served, v *version, in inferInput, raw []byte) 
 		if raw != nil && len(raw) != 4*n*size {
 			return bad("%d bytes are not %d float32 values", len(raw), n*size)
 		}
-		images := make([][]float32, n)
-		for i := range images {
-			images[i] = v.batcher.room()
-			if raw != nil && !floats(images[i], raw[4*i*size:]) {
+		calls := make([]*call, n)
+		for i := range calls {
+			calls[i] = v.batcher.call()
+			if raw != nil && !floats(calls[i].input, raw[4*i*size:]) {
 				return bad("a value is not finite")
 			}
 		}
 		if raw == nil {
-			if err := parse(in.Data, images); err != nil {
+			if err := parse(in.Data, calls); err != nil {
 				return bad("%w", err)
 			}
 		}
-		return n, func(ctx context.Context, i int) (nac.Result, error) { return d.scoreTensor(ctx, v, images[i]) }, nil
+		return n, func(ctx context.Context, i int) (nac.Result, error) { return d.scoreTensor(ctx, v, calls[i]) }, nil
 	case "BYTES":
 		count := 1
 		for _, k := range in.Shape {
@@ -291,27 +313,33 @@ func (s *Server) images2score(d *served, v *version, in inferInput, raw []byte) 
 
 // floats reads binary values into an image, and tells whether all are finite.
 func floats(image []float32, raw []byte) bool {
-	const exponent = 0x7f800000
-	highest := uint32(0)
-	for i := range image {
-		bits := binary.LittleEndian.Uint32(raw)
-		raw = raw[4:]
-		image[i] = math.Float32frombits(bits)
-		highest = max(highest, bits&exponent)
+	// One more than the exponent of what is not finite changes the sign.
+	const exponent, one = 0x7f800000, 0x00800000
+	signs := uint32(0)
+	for ; len(image) >= 4 && len(raw) >= 16; image, raw = image[4:], raw[16:] {
+		a, b := binary.LittleEndian.Uint64(raw), binary.LittleEndian.Uint64(raw[8:])
+		image[0], image[1] = math.Float32frombits(uint32(a)), math.Float32frombits(uint32(a>>32))
+		image[2], image[3] = math.Float32frombits(uint32(b)), math.Float32frombits(uint32(b>>32))
+		signs |= (uint32(a)&exponent + one) | (uint32(a>>32)&exponent + one) | (uint32(b)&exponent + one) | (uint32(b>>32)&exponent + one)
 	}
-	return highest < exponent
+	for i := range image {
+		bits := binary.LittleEndian.Uint32(raw[4*i:])
+		image[i] = math.Float32frombits(bits)
+		signs |= bits&exponent + one
+	}
+	return signs>>31 == 0
 }
 
-// parse reads the numbers of nested arrays into images, all of one size.
-func parse(data json.RawMessage, images [][]float32) error {
-	size, got := len(images[0]), 0
-	want := size * len(images)
+// parse reads the numbers of nested arrays into calls' images, all of one size.
+func parse(data json.RawMessage, calls []*call) error {
+	size, got := len(calls[0].input), 0
+	want := size * len(calls)
 	err := flatten(data, func(x json.RawMessage) error {
 		if got == want {
 			return fmt.Errorf("more than %d values", want)
 		}
 		f, err := strconv.ParseFloat(string(x), 32) // beyond float32's range is an error
-		images[got/size][got%size] = float32(f)
+		calls[got/size].input[got%size] = float32(f)
 		got++
 		return err
 	})
