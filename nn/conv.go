@@ -277,8 +277,8 @@ func (j *convJob) split(n, workers int) (block, blocks, groups int) {
 	block = (tiles + blocks - 1) / blocks * kernel.Rows
 	blocks = (pixels + block - 1) / block
 	groups = 1
-	if workers > 1 && blocks < 2*workers {
-		groups = min(j.panels, (2*workers+blocks-1)/blocks)
+	for workers > 1 && blocks < 2*workers && groups < min(j.panels, workers) && blocks*groups%workers != 0 {
+		groups++
 	}
 	return block, blocks, groups
 }
@@ -342,13 +342,15 @@ func (j *convJob) run(ws *workspace, n, task, workers int, s *scratch) {
 				}
 			}
 			// The next part, or for the next block the first one.
-			size := j.cin * j.tile.Width
+			size, end := j.cin*j.tile.Width, endPanel*j.panelSize
 			next := panel*j.panelSize + min(t+j.part, len(j.tapOff))*size
-			if next == endPanel*j.panelSize {
+			if next == end && first+count < n*pixels {
 				next = firstPanel * j.panelSize
 			}
-			a.Next = &j.weights[next]
-			a.Last = &j.weights[min(next+j.part*size, endPanel*j.panelSize)-1]
+			a.Next, a.Last = nil, nil
+			if next < end {
+				a.Next, a.Last = &j.weights[next], &j.weights[min(next+j.part*size, end)-1]
+			}
 			j.tile.Run(a)
 			a.Flags |= kernel.Accumulate
 		}

@@ -1904,7 +1904,9 @@ channels:
 	JAE          fetched
 	PREFETCHT1   (R14)
 	PREFETCHT1   64(R14)
-	ADDQ         $0x80, R14
+	PREFETCHT1   128(R14)
+	PREFETCHT1   192(R14)
+	ADDQ         $0x00000100, R14
 
 fetched:
 	ADDQ $0x10, AX

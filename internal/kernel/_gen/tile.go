@@ -104,8 +104,8 @@ const (
 
 // fetchLines is how many lines of what is read next are asked for every four channels:
 // the widest tile's weights come from the third-level cache, whose own prefetcher stops at
-// every page, and eight tiles' time has them all at hand.
-const fetchLines = 2
+// every page, and four tiles' time has them all at hand.
+const fetchLines = 4
 
 // tile writes a tile kernel of rows pixels by n vectors of channels, with a
 // loop over tiles: a call costs as much as a small tile. With tallRows pixels it does two of
@@ -248,7 +248,7 @@ func tile(v vector, n, rows int) {
 		for l := 0; l < fetchLines; l++ {
 			PREFETCHT1(Mem{Base: next, Disp: 64 * l})
 		}
-		ADDQ(Imm(64*fetchLines), next)
+		ADDQ(U32(64*fetchLines), next)
 		Label("fetched")
 	}
 	ADDQ(Imm(4*unroll), RAX)
