@@ -22,13 +22,17 @@ const (
 	productPlanes   = 72
 )
 
+// productLines is how many lines of weights are asked for every four channels, as tile does: a block has
+// few rows, so that three groups' time must do.
+const productLines = 6
+
 // product writes a kernel for the matrix products of planes, of rows by n vectors of channels at
 // a time. All that it reads lies in a row, so that what tile looks up is an immediate here.
 //
 // Registers: RAX and RSI the input's and the weights' next 16 channels, RDI how many times 16 channels are
 // left; R8 and R9 the rows' input and output, RCX how many times rows are left; R12 the panel's
 // weights, R15 its output, RDX panels left; R13 and R14 the plane's input and output, RBX planes
-// left; R10 and R11 one and three blocks.
+// left; R10 and R11 one and three blocks; RBP the weights that are asked for.
 func product(v vector, n, rows int) {
 	width := n * v.bytes / 4
 	name := fmt.Sprintf("product%dx%d%s", rows, width, v.suffix)
@@ -36,6 +40,7 @@ func product(v vector, n, rows int) {
 	Doc(fmt.Sprintf("%s is Product for %d output channels; see ProductArgs for the formula.", name, width))
 	Pragma("noescape")
 	const lanes = 16
+	fetch := v.bytes == 64 && n == 4
 	acc := func(i, j int) VecPhysical { return v.reg(i*n + j) }
 	weight := func(j int) VecPhysical { return v.reg(rows*n + j) }
 	spare := func(k int) VecPhysical { return v.reg(rows*n + n + k) }
@@ -51,12 +56,36 @@ func product(v vector, n, rows int) {
 		productIn: R13, productWeights: R12, productOut: R14, productBlock: R10, productPlanes: RBX,
 	})
 	LEAQ(Mem{Base: R10, Index: R10, Scale: 2}, R11)
+	var size, last, end Mem // of a panel's weights; of what may be asked for; of all weights
+	if fetch {
+		local := AllocLocal(24)
+		size, last, end = local, local.Offset(8), local.Offset(16)
+		MOVQ(Mem{Base: RAX, Disp: productDepth}, RDI)
+		IMUL3Q(U32(uint32(4*lanes*width)), RDI, RDI)
+		MOVQ(RDI, size)
+		IMULQ(Mem{Base: RAX, Disp: productPanels}, RDI)
+		IMULQ(RBX, RDI)
+		ADDQ(R12, RDI)
+		MOVQ(RDI, end)
+		MOVQ(R12, RBP)
+	}
 
 	Label("plane")
 	MOVQ(R14, R15)
 	MOVQ(NewParamAddr("a", 0), RDI)
 	MOVQ(Mem{Base: RDI, Disp: productPanels}, RDX)
 	Label("panel")
+	if fetch {
+		Comment("From the next panel on, or where it has come to, to the end of the panel after that.")
+		MOVQ(R12, RDI)
+		ADDQ(size, RDI)
+		CMPQ(RBP, RDI)
+		CMOVQCS(RDI, RBP)
+		ADDQ(size, RDI)
+		CMPQ(RDI, end)
+		CMOVQHI(end, RDI)
+		MOVQ(RDI, last)
+	}
 	MOVQ(R13, R8)
 	MOVQ(R15, R9)
 	MOVQ(NewParamAddr("a", 0), RDI)
@@ -82,6 +111,16 @@ func product(v vector, n, rows int) {
 			for j := 0; j < n; j++ {
 				v.multiplyAdd(weight(j), b, acc(i, j))
 			}
+		}
+		if fetch && k%4 == 3 {
+			fetched := fmt.Sprintf("fetched%d", k)
+			CMPQ(RBP, last)
+			JCC(LabelRef(fetched))
+			for l := 0; l < productLines; l++ {
+				PREFETCHT1(Mem{Base: RBP, Disp: 64 * l})
+			}
+			ADDQ(U32(64*productLines), RBP)
+			Label(fetched)
 		}
 	}
 	ADDQ(R10, RAX)
