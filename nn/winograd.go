@@ -218,7 +218,8 @@ func (j *winogradJob) tasks(n, workers int) int {
 
 // rows is what a block of so many patches is rounded up to.
 func (j *winogradJob) rows(patches int) int {
-	return (patches + j.product.Rows - 1) / j.product.Rows * j.product.Rows
+	groups, rest := j.product.Round(patches)
+	return groups*j.product.Rows + rest
 }
 
 // winogradPlane is the floats from plane to plane of so many rows. A line more than there are:
@@ -265,9 +266,10 @@ func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
 	}
 
 	a := &s.product
+	groups, rest := j.product.Round(count)
 	*a = kernel.ProductArgs{
 		In: &s.patches[0], Out: &s.sums[0], InPlane: planeIn, OutPlane: planeOut, Block: row * int64(rows),
-		Depth: int64(j.cin / kernel.Lanes), Groups: int64(rows / j.product.Rows), Panels: int64(j.panels), Planes: int64(j.form.Planes()),
+		Depth: int64(j.cin / kernel.Lanes), Groups: int64(groups), Rest: int64(rest), Panels: int64(j.panels), Planes: int64(j.form.Planes()),
 	}
 	for g := part * j.groups / parts; g < (part+1)*j.groups/parts; g++ {
 		a.Weights = &j.weights[g*j.form.Planes()*j.cin*j.group]

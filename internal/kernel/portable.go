@@ -4,7 +4,7 @@ import "unsafe"
 
 var portable = &Set{
 	name: "portable", tiles: []Tile{{Width: portableWidth, Run: tile6x16}}, winograd: portableWinograd,
-	products:    []Product{{portableWidth, Rows, productPortable}},
+	products:    []Product{{portableWidth, Rows, portableRest, productPortable}},
 	transformer: &portableTransformer,
 }
 

@@ -9,7 +9,7 @@ import (
 // [Winograd], of rows of channels by the filters of Panels times Width output channels, for
 // each of Planes planes:
 //
-//	for r := range Groups*Rows { for j := range Panels*Width {
+//	for r := range Groups*Rows + Rest { for j := range Panels*Width {
 //		acc := 0
 //		for c := range 16*Depth {
 //			acc += In[p*InPlane + c/16*Block + 16*r + c%16] * Weights[((p*Panels+j/Width)*16*Depth+c)*Width + j%Width]
@@ -27,13 +27,15 @@ type ProductArgs struct {
 	Depth             int64 // input channels, in 16s
 	Groups            int64 // rows, in Rows
 	Panels, Planes    int64
+	Rest              int64 // rows behind those: none or as many as the product's
 }
 
 // Product is a kernel for ProductArgs.
 type Product struct {
-	// Width is how many output channels a panel has, Rows how many rows a group.
-	Width, Rows int
-	Run         func(*ProductArgs)
+	// Width is how many output channels a panel has, Rows how many rows a group, Rest how many
+	// there may be besides.
+	Width, Rows, Rest int
+	Run               func(*ProductArgs)
 }
 
 // Product returns the product of the widest panels that divide the number of channels, a
@@ -47,13 +49,29 @@ func (s *Set) Product(channels int) Product {
 	panic(fmt.Sprintf("kernel: %d channels are not a multiple of %d", channels, Lanes))
 }
 
+// Round returns how a number of rows is rounded up to groups and perhaps a rest.
+func (p Product) Round(rows int) (groups, rest int) {
+	groups, left := rows/p.Rows, rows%p.Rows
+	switch {
+	case left == 0:
+	case left <= p.Rest:
+		rest = p.Rest
+	default:
+		groups++
+	}
+	return groups, rest
+}
+
+// portableRest is the rows of a block of addTap.
+const portableRest = 3
+
 // productPortable is the formula of ProductArgs in portable Go, in the blocks of oneTile.
 func productPortable(a *ProductArgs) {
 	depth := 4 * Lanes * Lanes * a.Depth // of a panel's weights, in bytes
 	for p := range a.Planes {
 		for panel := range a.Panels {
 			weights := unsafe.Add(unsafe.Pointer(a.Weights), (p*a.Panels+panel)*depth)
-			for row := int64(0); row < a.Groups*Rows; row += 3 {
+			for row := int64(0); row < a.Groups*Rows+a.Rest; row += portableRest {
 				in := p*a.InPlane + 4*Lanes*row
 				out := unsafe.Add(unsafe.Pointer(a.Out), p*a.OutPlane+panel*a.Block+4*Lanes*row)
 				sums := (*[3 * Lanes]float32)(out)

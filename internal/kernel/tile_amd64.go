@@ -87,15 +87,18 @@ var (
 
 	avx2 = &Set{
 		name: "avx2", tiles: []Tile{{16, tile6x16AVX2}}, winograd: avx2Winograd,
-		products:    []Product{{16, 6, product6x16AVX2}},
+		products:    []Product{{16, 6, productRest, product6x16AVX2}},
 		transformer: &avx2Transformer,
 	}
 	avx512 = &Set{
 		name: "avx512", tiles: []Tile{{64, tile6x64AVX512}, {32, tall32AVX512}, {16, tall16AVX512}}, winograd: avx512Winograd,
-		products:    []Product{{64, 6, product6x64AVX512}, {32, 12, product12x32AVX512}, {16, 12, product12x16AVX512}},
+		products:    []Product{{64, 6, productRest, product6x64AVX512}, {32, 12, productRest, product12x32AVX512}, {16, 12, productRest, product12x16AVX512}},
 		transformer: &avx512Transformer,
 	}
 )
+
+// productRest is the generator's restRows.
+const productRest = 4
 
 func machineSets() []*Set {
 	var sets []*Set

@@ -20,7 +20,11 @@ const (
 	productGroups   = 56
 	productPanels   = 64
 	productPlanes   = 72
+	productRest     = 80
 )
+
+// restRows are the rows that a product's kernel can do after its groups.
+const restRows = 4
 
 // productLines is how many lines of weights are asked for every four channels, as tile does: a block has
 // few rows, so that three groups' time must do.
@@ -70,6 +74,51 @@ func product(v vector, n, rows int) {
 		MOVQ(R12, RBP)
 	}
 
+	// sums writes the products of so many rows, at R8, to R9; RSI is then behind the panel's weights.
+	sums := func(rows int, name string) {
+		MOVQ(R8, RAX)
+		MOVQ(R12, RSI)
+		MOVQ(NewParamAddr("a", 0), RDI)
+		MOVQ(Mem{Base: RDI, Disp: productDepth}, RDI)
+		for i := 0; i < rows; i++ {
+			for j := 0; j < n; j++ {
+				v.zero(acc(i, j))
+			}
+		}
+		Label("channels" + name)
+		for k := 0; k < lanes; k++ {
+			for j := 0; j < n; j++ {
+				VMOVUPS(Mem{Base: RSI, Disp: k*width*4 + j*v.bytes}, weight(j))
+			}
+			for i := 0; i < rows; i++ {
+				b := spare(i % 2)
+				VBROADCASTSS(Mem{Base: RAX, Disp: 4 * (lanes*i + k)}, b)
+				for j := 0; j < n; j++ {
+					v.multiplyAdd(weight(j), b, acc(i, j))
+				}
+			}
+			if fetch && k%4 == 3 {
+				fetched := fmt.Sprintf("fetched%s%d", name, k)
+				CMPQ(RBP, last)
+				JCC(LabelRef(fetched))
+				for l := 0; l < productLines; l++ {
+					PREFETCHT1(Mem{Base: RBP, Disp: 64 * l})
+				}
+				ADDQ(U32(64*productLines), RBP)
+				Label(fetched)
+			}
+		}
+		ADDQ(R10, RAX)
+		ADDQ(U32(uint32(4*lanes*width)), RSI)
+		DECQ(RDI)
+		JNZ(LabelRef("channels" + name))
+		for i := 0; i < rows; i++ {
+			for j := 0; j < n; j++ {
+				VMOVUPS(acc(i, j), out(i, j))
+			}
+		}
+	}
+
 	Label("plane")
 	MOVQ(R14, R15)
 	MOVQ(NewParamAddr("a", 0), RDI)
@@ -90,53 +139,21 @@ func product(v vector, n, rows int) {
 	MOVQ(R15, R9)
 	MOVQ(NewParamAddr("a", 0), RDI)
 	MOVQ(Mem{Base: RDI, Disp: productGroups}, RCX)
+	TESTQ(RCX, RCX)
+	JZ(LabelRef("rest"))
 	Label("rows")
-	MOVQ(R8, RAX)
-	MOVQ(R12, RSI)
-	MOVQ(NewParamAddr("a", 0), RDI)
-	MOVQ(Mem{Base: RDI, Disp: productDepth}, RDI)
-	for i := 0; i < rows; i++ {
-		for j := 0; j < n; j++ {
-			v.zero(acc(i, j))
-		}
-	}
-	Label("channels")
-	for k := 0; k < lanes; k++ {
-		for j := 0; j < n; j++ {
-			VMOVUPS(Mem{Base: RSI, Disp: k*width*4 + j*v.bytes}, weight(j))
-		}
-		for i := 0; i < rows; i++ {
-			b := spare(i % 2)
-			VBROADCASTSS(Mem{Base: RAX, Disp: 4 * (lanes*i + k)}, b)
-			for j := 0; j < n; j++ {
-				v.multiplyAdd(weight(j), b, acc(i, j))
-			}
-		}
-		if fetch && k%4 == 3 {
-			fetched := fmt.Sprintf("fetched%d", k)
-			CMPQ(RBP, last)
-			JCC(LabelRef(fetched))
-			for l := 0; l < productLines; l++ {
-				PREFETCHT1(Mem{Base: RBP, Disp: 64 * l})
-			}
-			ADDQ(U32(64*productLines), RBP)
-			Label(fetched)
-		}
-	}
-	ADDQ(R10, RAX)
-	ADDQ(U32(uint32(4*lanes*width)), RSI)
-	DECQ(RDI)
-	JNZ(LabelRef("channels"))
-	for i := 0; i < rows; i++ {
-		for j := 0; j < n; j++ {
-			VMOVUPS(acc(i, j), out(i, j))
-		}
-	}
+	sums(rows, "")
 	ADDQ(U32(uint32(4*lanes*rows)), R8)
 	ADDQ(U32(uint32(4*lanes*rows)), R9)
 	DECQ(RCX)
 	JNZ(LabelRef("rows"))
 
+	Label("rest")
+	MOVQ(NewParamAddr("a", 0), RDI)
+	CMPQ(Mem{Base: RDI, Disp: productRest}, Imm(0))
+	JE(LabelRef("next"))
+	sums(restRows, "rest")
+	Label("next")
 	MOVQ(RSI, R12)
 	LEAQ(Mem{Base: R15, Index: R10, Scale: uint8(width / lanes)}, R15)
 	DECQ(RDX)
