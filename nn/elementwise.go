@@ -34,6 +34,14 @@ func (j *inputJob) run(ws *workspace, _, image, _ int, _ *scratch) {
 	src := ws.images[image*g.channels*plane:][:g.channels*plane]
 	for y := range g.height {
 		dst := ws.row(j.out, image, y)
+		if g.channels == 3 && g.stride == 3 {
+			red, green, blue := src[y*g.width:][:g.width], src[plane+y*g.width:][:g.width], src[2*plane+y*g.width:][:g.width]
+			for x, v := range red {
+				to := (*[3]float32)(dst[3*x:])
+				to[0], to[1], to[2] = v, green[x], blue[x]
+			}
+			continue
+		}
 		for c := range g.channels {
 			from := src[c*plane+y*g.width:][:g.width]
 			to := dst[c:]
@@ -114,6 +122,33 @@ func (j *addJob) run(ws *workspace, _, image, _ int, s *scratch) {
 		}
 		j.combine(&s.combine)
 	}
+}
+
+// adder adds gradients, masked if there is a mask.
+type adder struct {
+	combine     func(*kernel.CombineArgs)
+	ones, zeros []float32
+}
+
+// newAdder is for pixels of up to so many channels.
+func newAdder(k *kernel.Set, channels int) adder {
+	a := adder{combine: k.Combine(), ones: kernel.Aligned(channels), zeros: kernel.Aligned(channels)}
+	for i := range a.ones {
+		a.ones[i] = 1
+	}
+	return a
+}
+
+// add adds the channels, whole Lanes, of pixels that have a gradient's stride from one to the next.
+func (a *adder) add(s *scratch, from, to, mask []float32, channels, pixels int, stride int) {
+	s.combine = kernel.CombineArgs{
+		U: &from[0], Out: &to[0], A: &a.ones[0], D: &a.zeros[0], Flags: kernel.Accumulate,
+		Channels: int64(channels), Pixels: int64(pixels), Step: 4 * int64(stride),
+	}
+	if mask != nil {
+		s.combine.Mask = &mask[0]
+	}
+	a.combine(&s.combine)
 }
 
 // identityJob copies or adds a gradient, masked if there is a mask.

@@ -62,16 +62,18 @@ func (j *meanJob) run(ws *workspace, _, image, _ int, s *scratch) {
 	}
 }
 
-type meanBackJob struct{ from, to, mask *buffer }
+type meanBackJob struct {
+	adder
+	from, to, mask *buffer
+}
 
 func (j *meanBackJob) uses() []*buffer { return []*buffer{j.from, j.to, j.mask} }
 
 func (j *meanBackJob) run(ws *workspace, _, image, _ int, s *scratch) {
 	g := j.to.geom
-	from := ws.pixel(j.from, image, 0, 0)[:g.channels]
 	share := s.sums[:g.stride]
 	clear(share)
-	for c, v := range from {
+	for c, v := range ws.pixel(j.from, image, 0, 0)[:g.channels] {
 		share[c] = v / float32(g.pixels())
 	}
 	for y := range g.height {
@@ -81,10 +83,9 @@ func (j *meanBackJob) run(ws *workspace, _, image, _ int, s *scratch) {
 			mask = ws.row(j.mask, image, y)
 		}
 		for p := 0; p < len(to); p += len(share) {
-			for c, v := range share {
-				if mask == nil || mask[p+c] > 0 {
-					to[p+c] += v
-				}
+			j.add(s, share, to[p:], mask, len(share), 1, len(share))
+			if mask != nil {
+				mask = mask[len(share):]
 			}
 		}
 	}
@@ -234,26 +235,38 @@ type shortcutJob struct {
 func (j *shortcutJob) uses() []*buffer { return []*buffer{j.in, j.out} }
 
 func (j *shortcutJob) run(ws *workspace, _, image, _ int, _ *scratch) {
-	channels := j.in.geom.channels
+	channels, from, to := j.in.geom.channels, j.stride*j.in.geom.stride, j.out.geom.stride
 	for y := range j.out.geom.height {
-		clear(ws.row(j.out, image, y)) // the slab may have held something else
-		for x := range j.out.geom.width {
-			dst := ws.pixel(j.out, image, y, x)[j.before:]
-			copy(dst, ws.pixel(j.in, image, y*j.stride, x*j.stride)[:channels])
+		in, out := ws.row(j.in, image, y*j.stride), ws.row(j.out, image, y)
+		clear(out) // the slab may have held something else
+		for p, q := 0, j.before; q < len(out); p, q = p+from, q+to {
+			copy(out[q:q+channels], in[p:])
 		}
 	}
 }
 
 type shortcutBackJob struct {
 	shortcutOp
+	adder
 	from, to, mask *buffer
 }
 
 func (j *shortcutBackJob) uses() []*buffer { return []*buffer{j.from, j.to, j.mask} }
 
-func (j *shortcutBackJob) run(ws *workspace, _, image, _ int, _ *scratch) {
+func (j *shortcutBackJob) run(ws *workspace, _, image, _ int, s *scratch) {
 	channels := j.to.geom.channels
+	// As a rule the channels double as the sides halve, and pixels are as far apart in both.
+	even := channels%kernel.Lanes == 0 && j.from.geom.stride == j.stride*j.to.geom.stride
 	for y := range j.from.geom.height {
+		if even {
+			from, to := ws.row(j.from, image, y)[j.before:], ws.row(j.to, image, y*j.stride)
+			var mask []float32
+			if j.mask != nil {
+				mask = ws.row(j.mask, image, y*j.stride)
+			}
+			j.add(s, from, to, mask, channels, j.from.geom.width, j.from.geom.stride)
+			continue
+		}
 		for x := range j.from.geom.width {
 			from := ws.pixel(j.from, image, y, x)[j.before:][:channels]
 			to := ws.pixel(j.to, image, y*j.stride, x*j.stride)[:channels]

@@ -577,7 +577,7 @@ func (c *compiler) propagate(s *stage) {
 		c.emit(newScaleJob(op, g, x))
 	case meanOp:
 		c.prepare(x)
-		c.emit(&meanBackJob{g, x.grad, x.mask()})
+		c.emit(&meanBackJob{newAdder(c.kernel, x.grad.geom.stride), g, x.grad, x.mask()})
 	case maxOp:
 		c.prepare(x)
 		c.emit(&maxBackJob{op.window, g, x.grad, x.act, x.masked()})
@@ -586,7 +586,7 @@ func (c *compiler) propagate(s *stage) {
 		c.emit(&avgBackJob{op, g, x.grad, x.mask()})
 	case shortcutOp:
 		c.prepare(x)
-		c.emit(&shortcutBackJob{op, g, x.grad, x.mask()})
+		c.emit(&shortcutBackJob{op, newAdder(c.kernel, x.grad.geom.stride), g, x.grad, x.mask()})
 	default:
 		panic(fmt.Sprintf("nn: no backward pass for %T", op))
 	}
