@@ -180,11 +180,12 @@ func checkSize(width, height, maxPixels int) error {
 	return nil
 }
 
-// resize makes room for the picture; what it held is lost.
+// resize makes room for the picture, and for the byte behind it that resampling reads; what
+// it held is lost.
 func (m *Image) resize(width, height int) {
 	m.Width, m.Height = width, height
-	if n := 3 * width * height; cap(m.Pix) < n {
-		m.Pix = make([]uint8, n)
+	if n := 3 * width * height; cap(m.Pix) <= n {
+		m.Pix = make([]uint8, n, n+1)
 	} else {
 		m.Pix = m.Pix[:n]
 	}

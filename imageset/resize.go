@@ -195,11 +195,18 @@ func (r *resizer) horizontal(src *Image, f Filter, width int, win window, top, n
 	t := r.taps(f, src.Width, width, win.x, win.width)
 	y := 0
 	if vectors {
-		// Four rows at a time; what is read behind them must be of the picture too.
-		for ; y+4 <= n && top+y+4 < src.Height; y += 4 {
+		// Four rows at a time, the last ones with some that were made before; the byte that is
+		// read behind them must be the picture's too.
+		behind := cap(src.Pix) > len(src.Pix)
+		for y < n && n >= 4 {
+			y = min(y, n-4)
+			if top+y+4 == src.Height && !behind {
+				break
+			}
 			_ = out[(y+3)*stride+3*win.width-1]
 			horizontalAVX2(&out[y*stride], stride, &src.Pix[3*(top+y)*src.Width], 3*src.Width,
 				&t.first[0], &t.count[0], &t.weight[0], t.width, win.width)
+			y += 4
 		}
 	}
 	for ; y < n; y++ {

@@ -106,6 +106,24 @@ func (b *batcher) call() *call {
 // hurry lets the call fail with context.DeadlineExceeded after a time.
 func (c *call) hurry(after time.Duration) { c.timer.Reset(after) }
 
+// put sends to a channel, unless the context ends or the call's time is over before there
+// is room. That there is room at once is tried first, as it nearly always is.
+func put[T any](ctx context.Context, to chan<- T, v T, c *call) error {
+	select {
+	case to <- v:
+		return nil
+	default:
+	}
+	select {
+	case to <- v:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.timer.C:
+		return context.DeadlineExceeded
+	}
+}
+
 func (b *batcher) forget(c *call) {
 	c.timer.Stop()
 	c.ctx, c.err = nil, nil
@@ -117,18 +135,12 @@ func (b *batcher) forget(c *call) {
 func (b *batcher) score(ctx context.Context, c *call, queued func()) (nac.Result, error) {
 	c.ctx = ctx
 	b.inside.Add(1)
-	select {
-	case b.queue <- c:
-		queued()
-	case <-ctx.Done():
+	if err := put(ctx, b.queue, c, c); err != nil {
 		b.inside.Add(-1)
 		b.forget(c)
-		return nac.Result{}, ctx.Err()
-	case <-c.timer.C:
-		b.inside.Add(-1)
-		b.forget(c)
-		return nac.Result{}, context.DeadlineExceeded
+		return nac.Result{}, err
 	}
+	queued()
 	select {
 	case <-c.done:
 		r, err := c.result, c.err

@@ -209,12 +209,8 @@ var pictures = sync.Pool{New: func() any { return new(imageset.Image) }}
 
 // decode decodes an image into img, and writes it transformed into the call.
 func (d *served) decode(ctx context.Context, v *version, data []byte, from *file, img *imageset.Image, c *call) error {
-	select {
-	case d.server.decoding <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-c.timer.C:
-		return context.DeadlineExceeded
+	if err := put(ctx, d.server.decoding, struct{}{}, c); err != nil {
+		return err
 	}
 	defer func() { <-d.server.decoding }()
 	name := "image"
