@@ -90,20 +90,47 @@ func (j *scaleJob) run(ws *workspace, _, image, _ int, _ *scratch) {
 	}
 }
 
+// adder adds activations, or gradients, masked if there is a mask.
+type adder struct {
+	combine     func(*kernel.CombineArgs)
+	ones, zeros []float32
+}
+
+// newAdder is for pixels of up to so many channels.
+func newAdder(k *kernel.Set, channels int) adder {
+	a := adder{combine: k.Combine(), ones: kernel.Aligned(channels), zeros: kernel.Aligned(channels)}
+	for i := range a.ones {
+		a.ones[i] = 1
+	}
+	return a
+}
+
+// add adds the channels, whole Lanes, of pixels that have a stride from one to the next.
+func (a *adder) add(s *scratch, from, to, mask []float32, channels, pixels, stride int) {
+	a.put(s, from, to, mask, channels, pixels, stride, kernel.Accumulate)
+}
+
+// put is add, or writes over what is there if the flags do not say Accumulate.
+func (a *adder) put(s *scratch, from, to, mask []float32, channels, pixels, stride int, flags int64) {
+	s.combine = kernel.CombineArgs{
+		U: &from[0], Out: &to[0], A: &a.ones[0], D: &a.zeros[0], Flags: flags,
+		Channels: int64(channels), Pixels: int64(pixels), Step: 4 * int64(stride),
+	}
+	if mask != nil {
+		s.combine.Mask = &mask[0]
+	}
+	a.combine(&s.combine)
+}
+
 // addJob is a sum that no convolution took along.
 type addJob struct {
-	combine     func(*kernel.CombineArgs)
-	a, b, out   *buffer
-	ones, zeros []float32
-	flags       int64
+	adder
+	a, b, out *buffer
+	flags     int64
 }
 
 func newAddJob(k *kernel.Set, a, b, out *buffer, relu bool) *addJob {
-	stride := out.geom.stride
-	j := &addJob{combine: k.Combine(), a: a, b: b, out: out, ones: kernel.Aligned(stride), zeros: kernel.Aligned(stride)}
-	for i := range j.ones {
-		j.ones[i] = 1
-	}
+	j := &addJob{adder: newAdder(k, out.geom.stride), a: a, b: b, out: out}
 	if relu {
 		j.flags = kernel.ReLU
 	}
@@ -124,68 +151,23 @@ func (j *addJob) run(ws *workspace, _, image, _ int, s *scratch) {
 	}
 }
 
-// adder adds gradients, masked if there is a mask.
-type adder struct {
-	combine     func(*kernel.CombineArgs)
-	ones, zeros []float32
-}
-
-// newAdder is for pixels of up to so many channels.
-func newAdder(k *kernel.Set, channels int) adder {
-	a := adder{combine: k.Combine(), ones: kernel.Aligned(channels), zeros: kernel.Aligned(channels)}
-	for i := range a.ones {
-		a.ones[i] = 1
-	}
-	return a
-}
-
-// add adds the channels, whole Lanes, of pixels that have a gradient's stride from one to the next.
-func (a *adder) add(s *scratch, from, to, mask []float32, channels, pixels int, stride int) {
-	s.combine = kernel.CombineArgs{
-		U: &from[0], Out: &to[0], A: &a.ones[0], D: &a.zeros[0], Flags: kernel.Accumulate,
-		Channels: int64(channels), Pixels: int64(pixels), Step: 4 * int64(stride),
-	}
-	if mask != nil {
-		s.combine.Mask = &mask[0]
-	}
-	a.combine(&s.combine)
-}
-
 // identityJob copies or adds a gradient, masked if there is a mask.
 type identityJob struct {
+	adder
 	from, to, mask *buffer
-	accumulate     bool
+	flags          int64
 }
 
 func (j *identityJob) uses() []*buffer { return []*buffer{j.from, j.to, j.mask} }
 
-func (j *identityJob) run(ws *workspace, _, image, _ int, _ *scratch) {
-	for y := range j.to.geom.height {
-		from, to := ws.row(j.from, image, y), ws.row(j.to, image, y)
-		to = to[:len(from)]
-		switch {
-		case !j.accumulate && j.mask == nil:
-			copy(to, from)
-		case !j.accumulate:
-			mask := ws.row(j.mask, image, y)[:len(from)]
-			for i, v := range from {
-				if !(mask[i] > 0) {
-					v = 0
-				}
-				to[i] = v
-			}
-		case j.mask == nil:
-			for i, v := range from {
-				to[i] += v
-			}
-		default:
-			mask := ws.row(j.mask, image, y)[:len(from)]
-			for i, v := range from {
-				if mask[i] > 0 {
-					to[i] += v
-				}
-			}
+func (j *identityJob) run(ws *workspace, _, image, _ int, s *scratch) {
+	g := j.to.geom
+	for y := range g.height {
+		var mask []float32
+		if j.mask != nil {
+			mask = ws.row(j.mask, image, y)
 		}
+		j.put(s, ws.row(j.from, image, y), ws.row(j.to, image, y), mask, g.stride, g.width, g.stride, j.flags)
 	}
 }
 

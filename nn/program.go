@@ -490,7 +490,7 @@ func (c *compiler) prepare(v *value) {
 		v.grad = &buffer{geom: v.geom}
 	}
 	if v.pending != nil {
-		c.emit(&identityJob{from: v.pending, to: v.grad, mask: v.mask()})
+		c.emit(&identityJob{newAdder(c.kernel, v.geom.stride), v.pending, v.grad, v.mask(), 0})
 		v.pending = nil
 	} else {
 		c.emit(&zeroJob{v.grad})
@@ -600,7 +600,7 @@ func (c *compiler) identity(v *value, g *buffer) {
 		return
 	}
 	c.prepare(v)
-	c.emit(&identityJob{from: g, to: v.grad, mask: v.mask(), accumulate: true})
+	c.emit(&identityJob{newAdder(c.kernel, v.geom.stride), g, v.grad, v.mask(), kernel.Accumulate})
 }
 
 // convContribution contributes the gradient of a convolution's output v to its input.

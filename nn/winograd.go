@@ -222,6 +222,9 @@ func (j *winogradJob) rows(patches int) int {
 	return groups*j.product.Rows + rest
 }
 
+// winogradRow is the bytes from one patch's 16 channels of a plane to the next one's.
+const winogradRow = 4 * kernel.Lanes
+
 // winogradPlane is the floats from plane to plane of so many rows. A line more than there are:
 // else all planes might compete for the same cache set.
 func winogradPlane(rows, channels int) int { return rows*channels + kernel.Lanes }
@@ -252,11 +255,10 @@ func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
 	first := task / parts * block
 	count := min(block, n*len(j.patches)-first)
 	rows := j.rows(count)
-	const row = 4 * kernel.Lanes
 	planeIn, planeOut := 4*int64(winogradPlane(rows, j.cin)), 4*int64(winogradPlane(rows, j.group))
 	i, in := &s.input, ws.slabs[j.in.slab]
 	*i = kernel.WinogradInput{
-		Row: j.inRow, Pixel: j.inPixel, Plane: planeIn, Block: row * int64(rows), Step: row, Channels: int64(j.cin),
+		Row: j.inRow, Pixel: j.inPixel, Plane: planeIn, Block: winogradRow * int64(rows), Step: winogradRow, Channels: int64(j.cin),
 	}
 	for t := 0; t < count; t += int(i.Count) {
 		image, p := (first+t)/len(j.patches), (first+t)%len(j.patches)
@@ -268,7 +270,7 @@ func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
 	a := &s.product
 	groups, rest := j.product.Round(count)
 	*a = kernel.ProductArgs{
-		In: &s.patches[0], Out: &s.sums[0], InPlane: planeIn, OutPlane: planeOut, Block: row * int64(rows),
+		In: &s.patches[0], Out: &s.sums[0], InPlane: planeIn, OutPlane: planeOut, Block: winogradRow * int64(rows),
 		Depth: int64(j.cin / kernel.Lanes), Groups: int64(groups), Rest: int64(rest), Panels: int64(j.panels), Planes: int64(j.form.Planes()),
 	}
 	for g := part * j.groups / parts; g < (part+1)*j.groups/parts; g++ {
@@ -281,10 +283,9 @@ func (j *winogradJob) run(ws *workspace, n, task, workers int, sc *scratch) {
 // transformBack writes a block's pixels, channels from lane on: as many patches at a time as
 // an image has of the same size.
 func (j *winogradJob) transformBack(ws *workspace, s *winogradScratch, first, count, rows, lane int) {
-	const row = 4 * kernel.Lanes
 	o := &s.output
 	*o = kernel.WinogradOutput{
-		Row: j.outRow, Pixel: j.outPixel, Plane: 4 * int64(winogradPlane(rows, j.group)), Block: row * int64(rows), Step: row,
+		Row: j.outRow, Pixel: j.outPixel, Plane: 4 * int64(winogradPlane(rows, j.group)), Block: winogradRow * int64(rows), Step: winogradRow,
 		Channels: int64(j.group), Flags: j.flags,
 	}
 	if j.bias != nil {

@@ -59,10 +59,11 @@ func TestProductAgainstFormula(t *testing.T) {
 		for _, p := range s.products {
 			for _, size := range [][4]int{{1, 1, 1, 1}, {1, 3, 1, 16}, {2, 2, 2, 3}, {5, 1, 3, 36}, {2, 0, 2, 3}} {
 				for _, rest := range []int{0, p.Rest} {
+					if size[1]+rest == 0 {
+						continue // no rows
+					}
 					t.Run(fmt.Sprintf("%s/%d/%v/%d", s.Name(), p.Width, size, rest), func(t *testing.T) {
-						if size[1]+rest > 0 {
-							testProduct(t, p, newProductCase(p, size[0], size[1], rest, size[2], size[3]))
-						}
+						testProduct(t, p, newProductCase(p, size[0], size[1], rest, size[2], size[3]))
 					})
 				}
 			}
